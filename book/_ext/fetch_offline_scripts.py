@@ -1,0 +1,69 @@
+"""Renew the scripts in ``book/_assets/offline``, with which the rendered book works without a network.
+
+They are committed, so building the book needs none of this; run it after changing a version below:
+
+    python book/_ext/fetch_offline_scripts.py
+
+It asks ``npm pack`` for each package, copies the listed files unchanged, and writes ``SOURCES.json`` (package, version,
+licence, and the SHA-256 of every file), against which a test compares the folder. The bundle of anywidget is not here:
+it comes from the installed Python package when the book is built (see ``spf_book.py``), so the two always agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[1] / "_assets" / "offline"
+
+#: Package and version -> file in the package, or a pattern of several -> the file, or the folder, that it goes to.
+PACKAGES: dict[str, dict[str, str]] = {
+    "requirejs@2.3.8": {"require.js": "require.js"},
+    "@jupyter-widgets/html-manager@1.0.15": {
+        "dist/embed-amd.js": "embed-amd.js",
+        "dist/*.woff2": ".",
+    },
+    "mathjax@3.2.2": {
+        "es5/tex-chtml.js": "mathjax/tex-chtml.js",
+        "es5/output/chtml/fonts/woff-v2/*.woff": "mathjax/output/chtml/fonts/woff-v2",
+        "LICENSE": "mathjax/LICENSE",
+    },
+}
+
+
+def fetch(package: str, wanted: dict[str, str], folder: Path) -> dict[str, object]:
+    """Unpack one package and copy what is wanted; returns its entry for ``SOURCES.json``."""
+    with tempfile.TemporaryDirectory() as work:
+        subprocess.run(
+            ["npm", "pack", "--silent", package],
+            cwd=work,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        with tarfile.open(next(Path(work).glob("*.tgz"))) as archive:
+            archive.extractall(work, filter="data")
+        root = Path(work) / "package"
+        files: dict[str, str] = {}
+        for source, goal in wanted.items():
+            for path in sorted(root.glob(source)):
+                target = folder / goal / path.name if "*" in source else folder / goal
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+                files[target.relative_to(folder).as_posix()] = hashlib.sha256(target.read_bytes()).hexdigest()
+        licence = json.loads((root / "package.json").read_text(encoding="utf-8"))["license"]
+    return {"package": package, "licence": licence, "files": files}
+
+
+def main() -> None:
+    """Fetch every package of :data:`PACKAGES`."""
+    entries = [fetch(package, wanted, FOLDER) for package, wanted in PACKAGES.items()]
+    (FOLDER / "SOURCES.json").write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What the book asks of Sphinx beyond ``_config.yml``.
+
+* The public address is read from ``pyproject.toml``, the only place where it stands.
+* Executed chapters are cached under a key that is a hash of the library and the weights: jupyter-cache by itself only
+  notices changes in the notebooks.
+* anywidget's script for static pages is copied out of the installed Python package; pages open cleanly as files, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+import anywidget
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+#: What the outputs of a chapter depend on, besides the chapter.
+LIBRARY = (
+    "spf_lite/**/*.py",
+    "spf_lite/**/*.js",
+    "spf_lite/**/*.css",
+    "data_samples/**/*",
+    "constraints.txt",
+)
+#: What a rendered page depends on, besides those.
+PAGE = ("book/_assets/*", "book/_ext/*.py", "pyproject.toml")
+FONT_PRELOAD = re.compile(r'<link rel="preload" as="font"[^>]*>\s*')
+
+
+def digest(patterns: tuple[str, ...], root: Path = ROOT) -> str:
+    """A short hash of the names and contents of all files that match."""
+    found = hashlib.sha256()
+    for path in sorted({path for pattern in patterns for path in root.glob(pattern)}):
+        if path.is_file() and "__pycache__" not in path.parts:
+            found.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()[:16]
+
+
+def public_address(root: Path = ROOT) -> str:
+    """The address of the repository."""
+    return str(tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"])
+
+
+def configure(app: Sphinx, config: Config) -> None:
+    """Fill in what depends on files outside the book."""
+    config.html_theme_options = {
+        **config.html_theme_options,
+        "repository_url": public_address(),
+    }
+    config.nb_execution_cache_path = str(Path(app.outdir).parent / ".jupyter_cache" / digest(LIBRARY))
+    config.spf_inputs = digest(PAGE)
+
+
+def finish(app: Sphinx, error: Exception | None) -> None:
+    """Put anywidget's AMD bundle where ``require-config.js`` looks for it, and drop the theme's font preloads.
+
+    The preloads only save a moment, and browsers refuse them with an error when a page is opened as a file.
+    """
+    if error is not None or app.builder.format != "html":
+        return
+    bundle = Path(anywidget.__file__).parent / "nbextension" / "index.js"
+    shutil.copyfile(bundle, Path(app.outdir) / "_static" / "offline" / "anywidget.js")
+    for page in Path(app.outdir).glob("**/*.html"):
+        if "_static" in page.parts:  # the theme's own: Sphinx would wonder at the next build
+            continue
+        text = page.read_text(encoding="utf-8")
+        if text != (cleaned := FONT_PRELOAD.sub("", text)):
+            page.write_text(cleaned, encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register with Sphinx. A changed ``spf_inputs`` or cache path makes it read every page again."""
+    app.add_config_value("spf_inputs", "", "env", types=[str])
+    app.connect("config-inited", configure)
+    app.connect("build-finished", finish)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

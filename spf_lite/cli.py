@@ -1,0 +1,82 @@
+"""The command line: thin, everything it does is a function of the library.
+
+``spf-lite render | custom | pretrain | check | train | sample | compare``
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="spf-lite", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    render = commands.add_parser("render", help="draw random portraits of the tiny world")
+    render.add_argument("output", type=Path, help="PNG file: a sheet of portraits")
+    render.add_argument("--count", type=int, default=24)
+    render.add_argument("--size", type=int, default=128, help="pixels a side")
+    render.add_argument("--seed", type=int, default=0)
+    render.add_argument("--target", help="show this target on every portrait")
+
+    custom = commands.add_parser("custom", help="write the confounded custom sets")
+    custom.add_argument("folder", type=Path)
+
+    pretrain = commands.add_parser("pretrain", help="make the shipped weights; resumes what was interrupted")
+    pretrain.add_argument("part", choices=["autoencoder", "clip", "unet", "decoder", "judge", "all"])
+    pretrain.add_argument("--work", type=Path, help="renders, checkpoints, logs (default: ~/.cache/spf-lite/pretrain)")
+    pretrain.add_argument("--steps", type=int, help="instead of the part's schedule")
+    pretrain.add_argument("--ship", type=Path, help="afterwards write the pipeline folder here")
+
+    check = commands.add_parser("check", help="does the model follow prompts, and is it innocent of the targets?")
+    check.add_argument("--model", default="tiny")
+    check.add_argument("--prompts", type=int, default=256)
+
+    train = commands.add_parser("train", help="fine-tune on a custom set")
+    train.add_argument("custom_set", type=Path, help="folder with images and metadata.jsonl")
+    train.add_argument("output", type=Path, help="checkpoints, log and the exported adapter")
+    train.add_argument("--model", default="tiny")
+    train.add_argument("--method", choices=["naive", "paper", "spf"], default="spf")
+    train.add_argument("--captions", choices=["named", "silent"], default="named")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--resume", action="store_true")
+
+    sample = commands.add_parser("sample", help="draw a prompt with a model and, if given, an adapter")
+    sample.add_argument("prompt")
+    sample.add_argument("output", type=Path, help="PNG file: one portrait a seed, side by side")
+    sample.add_argument("--model", default="tiny")
+    sample.add_argument("--adapter", type=Path)
+    sample.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
+    sample.add_argument("--steps", type=int, default=25)
+    sample.add_argument("--guidance-scale", type=float, default=3.0)
+
+    compare = commands.add_parser("compare", help="naive fine-tuning against the dual-path method on one target")
+    compare.add_argument("target")
+    compare.add_argument("output", type=Path, help="folder for adapters and the table")
+    compare.add_argument("--prompts", type=int, default=64)
+    compare.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    compare.add_argument("--captions", choices=["named", "silent"], default="silent")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status. Errors that a user can mend are one line, without a traceback."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("httpx", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    from spf_lite import commands
+
+    try:
+        return int(getattr(commands, options.command)(options))
+    except (ValueError, FileNotFoundError, FloatingPointError, OSError) as error:
+        sys.stderr.write(f"spf-lite {options.command}: {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

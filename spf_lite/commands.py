@@ -1,0 +1,122 @@
+"""What each command of :mod:`spf_lite.cli` does: read the options, call the library, say what came of it."""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from pathlib import Path
+from random import Random
+
+from PIL import Image
+
+logger = logging.getLogger("spf_lite")
+
+
+def contact_sheet(images: list[Image.Image], columns: int) -> Image.Image:
+    """Pictures of one size, side by side in rows of ``columns``."""
+    width, height = images[0].size
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    for number, image in enumerate(images):
+        sheet.paste(image, (number % columns * width, number // columns * height))
+    return sheet
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    logger.info("wrote %s", path)
+
+
+def render(options: Namespace) -> int:
+    from spf_lite.artwork import render
+    from spf_lite.portraits import random_portrait
+
+    rng = Random(options.seed)
+    people = [random_portrait(rng) for _ in range(options.count)]
+    if options.target:
+        people = [portrait.with_targets(options.target) for portrait in people]
+    _save(contact_sheet([render(portrait, options.size) for portrait in people], 8), options.output)
+    return 0
+
+
+def custom(options: Namespace) -> int:
+    from spf_lite.custom_sets import write_custom_set
+    from spf_lite.portraits import TARGETS
+
+    for target in TARGETS:
+        write_custom_set(target, options.folder / target)
+        logger.info("wrote %s", options.folder / target)
+    return 0
+
+
+def pretrain(options: Namespace) -> int:
+    from spf_lite.pretrain import run
+
+    work = options.work or run.default_work_folder()
+    run.pretrain(options.part, work, options.steps)
+    if options.ship:
+        run.ship_all(work, options.ship)
+        logger.info("wrote %s", options.ship)
+    return 0
+
+
+def check(options: Namespace) -> int:
+    """Exit status 1 when a requirement is missed."""
+    import spf_lite
+    from spf_lite.evaluation import check_model
+
+    backbone = spf_lite.load(options.model)
+    checks = check_model(backbone, options.prompts)
+    for line in checks:
+        logger.info("%s", line)
+    missed = [line for line in checks if not line.passed]
+    logger.info("%d of %d requirements met", len(checks) - len(missed), len(checks))
+    return 1 if missed else 0
+
+
+def train(options: Namespace) -> int:
+    import spf_lite
+    from spf_lite.data import CustomSet
+    from spf_lite.methods import recipe
+    from spf_lite.training import DualPathTrainer
+
+    trainer = DualPathTrainer(
+        spf_lite.load(options.model),
+        CustomSet.load(options.custom_set, options.captions),
+        recipe(options.method, seed=options.seed),
+        options.output,
+    )
+    trainer.fit(resume=options.resume)
+    trainer.export(options.output / "adapter")
+    logger.info("wrote %s", options.output / "adapter")
+    return 0
+
+
+def sample(options: Namespace) -> int:
+    import spf_lite
+    from spf_lite.pipelines import sample
+
+    pipe = spf_lite.load(options.model).pipe
+    if options.adapter:
+        pipe.load_lora_weights(options.adapter)
+    images = sample(
+        pipe,
+        [options.prompt] * len(options.seeds),
+        seeds=options.seeds,
+        steps=options.steps,
+        guidance_scale=options.guidance_scale,
+    )
+    _save(contact_sheet(images, len(images)), options.output)
+    return 0
+
+
+def compare(options: Namespace) -> int:
+    from spf_lite.benchmark import compare_methods
+
+    table = compare_methods(
+        options.target, options.output, prompts=options.prompts, seeds=options.seeds, captions=options.captions
+    )
+    for row in table:
+        logger.info("%s", row)
+    return 0

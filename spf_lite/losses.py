@@ -1,0 +1,89 @@
+r"""The loss terms, one small function each: unreduced (one number per portrait), targets detached by the caller's hand.
+
+Notation: :math:`M` control map, :math:`A` attention maps, :math:`Q` features, subscripts *res* (tuned path, complete
+text) and *ref* (frozen path, base text). Source of all but the last two: SPF-Portrait (arXiv 2504.00396), "dual-path"
+stage.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def denoising(prediction: Tensor, target: Tensor) -> Tensor:
+    r""":math:`L_\mathrm{denoise} = \| \epsilon_\mathrm{res} - \epsilon \|^2`, mean over all but the batch: (B,).
+
+    ``prediction`` and ``target`` are noise or velocity, (B, C, h, w).
+    """
+    return (prediction - target).square().flatten(1).mean(dim=1)
+
+
+def outside(control: Tensor, size: tuple[int, int]) -> Tensor:
+    """1 - M at a layer's own size, positions row by row: (B, 1, h, w) to (B, height * width)."""
+    if control.shape[-2:] != size:
+        control = F.interpolate(control, size, mode="bilinear", antialias=True, align_corners=False)
+    return 1 - control.flatten(1)
+
+
+def text_consistent(response: Tensor, reference: Tensor, keep: Tensor, aligned: Tensor) -> Tensor:
+    r"""Attention of base and PAD tokens must agree outside the control map, for one layer: (B,).
+
+    .. math::
+        L_\mathrm{text} =
+        \big\| (1 - M) \odot (A_\mathrm{res}[\mathrm{base, PAD}] - A_\mathrm{ref}[\mathrm{base, PAD}]) \big\|^2
+
+    Args:
+        response: (B, heads, positions, K), maps of the tuned path for K aligned tokens.
+        reference: (B, heads, positions, K), maps of the frozen path for their counterparts; no gradient.
+        keep: 1 - M, (B, positions), from :func:`outside`.
+        aligned: (B, K), 1 where the k-th pair exists, 0 where it only fills up the batch.
+    """
+    weight = keep[:, None, :, None] * aligned[:, None, None, :]
+    count = aligned.sum(dim=1).clamp(min=1) * response.shape[1] * response.shape[2]
+    return ((weight * (response - reference.detach())) ** 2).flatten(1).sum(dim=1) / count
+
+
+def fine_grained(response: Tensor, reference: Tensor, keep: Tensor) -> Tensor:
+    r"""Features must agree outside the control map, for one layer: (B,).
+
+    .. math:: L_\mathrm{fine} = \big\| (1 - M) \odot (Q_\mathrm{res} - Q_\mathrm{ref}) \big\|^2
+
+    Args:
+        response: (B, positions, channels), features of the tuned path.
+        reference: same of the frozen path; no gradient.
+        keep: 1 - M, (B, positions).
+    """
+    return ((keep[:, :, None] * (response - reference.detach())) ** 2).flatten(1).mean(dim=1)
+
+
+def enhancement(predicted: Tensor, portrait: Tensor, target: Tensor) -> Tensor:
+    r"""Response enhancement: the prediction must stand to the target's text as a real portrait of it does, (B,).
+
+    .. math:: L_\mathrm{enh} = 1 - \cos\big( I(\hat x_0) - T,\ I(x_0) - T \big)
+
+    Difference vectors, because picture and text embeddings live in different places: pulling :math:`I(\hat x_0)` to
+    :math:`T` itself would pull it out of the pictures.
+
+    Args:
+        predicted: CLIP embeddings of the one-step predictions, (B, width).
+        portrait: of training portraits that show the target, (B, width); no gradient.
+        target: of the target text, (width,) or (B, width); no gradient.
+    """
+    return 1 - F.cosine_similarity(predicted - target.detach(), (portrait - target).detach(), dim=-1)
+
+
+def output_alignment(response: Tensor, reference: Tensor, control: Tensor) -> Tensor:
+    r"""The predictions themselves must agree outside the control map, (B,). Ours, not the paper's.
+
+    .. math:: L_\mathrm{out} = \big\| (1 - M) \odot (\epsilon_\mathrm{res} - \epsilon_\mathrm{ref}) \big\|^2
+
+    Attention maps and queries do not pin the output down: values and output projections stay free. With M = 0 and the
+    base text on both paths this is the reconstruction term.
+
+    Args:
+        response: (B, C, h, w), of the tuned path.
+        reference: same of the frozen path; no gradient.
+        control: M, (B, 1, h, w).
+    """
+    return (((1 - control) * (response - reference.detach())) ** 2).flatten(1).mean(dim=1)

@@ -1,0 +1,226 @@
+"""Loading a text-to-image model, and one UNet that is both paths: with its adapters off it *is* the reference.
+
+The tiny model and Stable Diffusion 1.5 run the same code; what differs between them is in :class:`Facts`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from peft import LoraConfig
+from PIL import Image
+from torch import Tensor
+
+from spf_lite.clip import Clip
+
+#: The projections of cross-attention ("attn2" in diffusers' transformer blocks) that an adapter is put on.
+CROSS_ATTENTION = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
+ADAPTER = "default"
+
+
+class BackboneError(ValueError):
+    """A model that cannot be loaded or used; the message says what was looked for."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the code needs to know about a backbone.
+
+    Attributes:
+        source: folder or hub id of the pipeline.
+        clip: folder or hub id of the CLIP model that gives phrase distances and the enhancement loss.
+        attention_resolution: longer side of the cross-attention maps that are recorded, for a square portrait of the
+            model's own size.
+        dtype: of the weights.
+    """
+
+    source: str
+    clip: str
+    attention_resolution: int = 16
+    dtype: torch.dtype = torch.float32
+
+
+def tiny_folder() -> Path:
+    """The shipped model: ``data_samples/tiny-portraits`` of a checkout, or what ``SPF_LITE_TINY`` names."""
+    return Path(os.environ.get("SPF_LITE_TINY", Path(__file__).parent.parent / "data_samples" / "tiny-portraits"))
+
+
+def facts_of(name: str) -> Facts:
+    """The facts of a backbone: ``tiny``, ``sd15``, or a folder or hub id (with CLIP in its ``clip/`` if local)."""
+    if name == "sd15":
+        return Facts("stable-diffusion-v1-5/stable-diffusion-v1-5", "openai/clip-vit-large-patch14")
+    source = str(tiny_folder()) if name == "tiny" else name
+    local = Path(source) / "clip"
+    return Facts(source, str(local) if local.is_dir() else "openai/clip-vit-large-patch14")
+
+
+@dataclass
+class Backbone:
+    """A loaded pipeline, its facts, and CLIP (loaded when it is first asked for)."""
+
+    pipe: StableDiffusionPipeline
+    facts: Facts
+    _clip: Clip | None = field(default=None, repr=False)
+
+    @cached_property
+    def clip(self) -> Clip:
+        """The CLIP model that measures phrases and portraits."""
+        return self._clip or Clip.load(self.facts.clip)
+
+
+def load(name: str = "tiny", device: str | torch.device = "cpu") -> Backbone:
+    """Load a backbone.
+
+    Args:
+        name: ``tiny`` (shipped), ``sd15`` (from the hub), or any folder or hub id of a Stable Diffusion pipeline.
+        device: where its modules go.
+
+    Raises:
+        BackboneError: if there is no such model, it is no Stable Diffusion pipeline, or its UNet has no
+            cross-attention.
+    """
+    facts = facts_of(name)
+    is_path = name == "tiny" or Path(name).exists() or name.startswith((".", "/", "~"))
+    if is_path and not (Path(facts.source) / "model_index.json").is_file():
+        raise BackboneError(f"no Stable Diffusion model in {facts.source}: there is no model_index.json")
+    try:
+        pipe = StableDiffusionPipeline.from_pretrained(facts.source, safety_checker=None, requires_safety_checker=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise BackboneError(f"{facts.source!r} cannot be loaded as a Stable Diffusion pipeline: {error}") from error
+    pipe.set_progress_bar_config(disable=True)
+    check_cross_attention(pipe.unet)
+    for module in (pipe.unet, pipe.vae, pipe.text_encoder):
+        module.requires_grad_(False).eval()
+    pipe = pipe.to(device) if facts.dtype == torch.float32 else pipe.to(device, facts.dtype)
+    return Backbone(pipe, facts)
+
+
+def check_cross_attention(unet: UNet2DConditionModel) -> None:
+    """Raise :class:`BackboneError` unless the UNet has cross-attention layers."""
+    if not any(name.endswith("attn2.processor") for name in unet.attn_processors):
+        raise BackboneError(
+            "the UNet has no cross-attention layers: no word reaches its pixels, and nothing can be tuned"
+        )
+
+
+def add_lora(
+    unet: UNet2DConditionModel, rank: int, alpha: float | None = None, seed: int = 0
+) -> list[torch.nn.Parameter]:
+    """Put a LoRA adapter on every cross-attention projection (Hu et al. 2021); returns its parameters.
+
+    The second factor starts at zero, so that the adapted UNet begins as the reference. The first is drawn from ``seed``
+    without touching the global random state.
+    """
+    check_cross_attention(unet)
+    if getattr(unet, "peft_config", None):
+        raise BackboneError("the UNet already has an adapter: load the backbone anew, or delete the adapter first")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet.add_adapter(
+            LoraConfig(
+                r=rank, lora_alpha=alpha or rank, target_modules=list(CROSS_ATTENTION), init_lora_weights="gaussian"
+            ),
+            adapter_name=ADAPTER,
+        )
+    return [parameter for parameter in unet.parameters() if parameter.requires_grad]
+
+
+@contextmanager
+def adapters_off(unet: UNet2DConditionModel) -> Iterator[None]:
+    """The reference path: the same UNet without its adapters, which come back on exit, whatever happens."""
+    if not getattr(unet, "peft_config", None):
+        yield
+        return
+    unet.disable_adapters()
+    try:
+        yield
+    finally:
+        unet.enable_adapters()
+
+
+@torch.no_grad()
+def encode_text(pipe: StableDiffusionPipeline, ids: Tensor) -> Tensor:
+    """Token ids (B, L) to ``encoder_hidden_states`` (B, L, width)."""
+    hidden: Tensor = pipe.text_encoder(ids.to(pipe.device)).last_hidden_state
+    return hidden
+
+
+@torch.no_grad()
+def encode_images(pipe: StableDiffusionPipeline, images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1] to scaled latents (B, 4, H/8, W/8), the mean of the posterior."""
+    latents: Tensor = pipe.vae.encode(images * 2 - 1).latent_dist.mean
+    return latents * pipe.vae.config.scaling_factor
+
+
+def decode_latents(pipe: StableDiffusionPipeline, latents: Tensor) -> Tensor:
+    """Scaled latents (B, 4, h, w) to images (B, 3, 8h, 8w), about in [0, 1]; the gradient flows."""
+    decoded: Tensor = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
+    return decoded / 2 + 0.5
+
+
+@torch.no_grad()
+def sample(
+    pipe: StableDiffusionPipeline,
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    steps: int = 25,
+    guidance_scale: float = 3.0,
+    negative_prompt: str = "",
+    batch_size: int = 32,
+    output_type: str = "pil",
+) -> Any:
+    """Draw one portrait per prompt and seed.
+
+    Args:
+        pipe: the pipeline, with or without an adapter.
+        prompts: N texts.
+        seeds: N numbers; the same seed gives the same starting noise, whatever the batch.
+        steps: denoising steps.
+        guidance_scale: of classifier-free guidance (Ho & Salimans 2022); 1 switches it off.
+        negative_prompt: what guidance leads away from.
+        batch_size: portraits denoised at a time.
+        output_type: ``pil``, or ``latent`` for scaled latents (N, 4, h, w).
+
+    Returns:
+        N images, or latents.
+
+    Raises:
+        ValueError: if there are not as many seeds as prompts.
+    """
+    if len(prompts) != len(seeds):
+        raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds: each portrait needs both")
+    results: list[Any] = []
+    for start in range(0, len(prompts), batch_size):
+        part = list(prompts[start : start + batch_size])
+        images = pipe(
+            prompt=part,
+            negative_prompt=[negative_prompt] * len(part),
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            generator=[torch.Generator().manual_seed(int(seed)) for seed in seeds[start : start + batch_size]],
+            output_type=output_type,
+        ).images
+        results.extend(images)
+    if output_type == "latent":
+        return torch.stack(results) if results else torch.empty(0)
+    return results
+
+
+def to_tensor(images: Sequence[Image.Image], size: int | None = None) -> Tensor:
+    """PIL images to float (N, 3, H, W) in [0, 1], resized to ``size`` pixels a side if given."""
+    import numpy as np
+
+    resized = [
+        image if size in (None, image.width) else image.resize((size, size), Image.Resampling.LANCZOS)
+        for image in images
+    ]
+    return torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in resized])).permute(0, 3, 1, 2) / 255

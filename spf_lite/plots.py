@@ -1,0 +1,162 @@
+"""Static figures in one style, safe for colour-blind readers.
+
+Every function returns a :class:`Sheet`, an ordinary matplotlib figure that shows itself in a notebook. Nothing here
+touches ``pyplot``, so no figure lingers in a global list and no setting leaks into the reader's own plots.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+#: The palette of Okabe and Ito (2008): distinct under every common kind of colour blindness.
+COLORS = {
+    "base model": "#999999",
+    "naive fine-tuning": "#D55E00",
+    "dual path": "#0072B2",
+}
+FURTHER_COLORS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+MARK = "#D55E00"
+
+STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.grid": False,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+class Interval(Protocol):
+    """Anything with a mean and the ends of an interval, such as :class:`spf_lite.metrics.Estimate`."""
+
+    @property
+    def mean(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+
+
+class Sheet(Figure):
+    """A figure that shows itself as a picture when it is the last thing in a notebook cell."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        with rc_context(STYLE):
+            self.savefig(buffer, format="png", dpi=self.dpi, bbox_inches="tight")
+        return buffer.getvalue()
+
+    def __repr__(self) -> str:
+        return f"Sheet({len(self.axes)} panels)"
+
+
+def portrait_grid(
+    rows: Sequence[Sequence[Image.Image]],
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+    marks: Sequence[Sequence[str]] | None = None,
+    side: float = 1.35,
+) -> Sheet:
+    """Portraits in rows and columns.
+
+    Args:
+        rows: R rows of C pictures.
+        row_labels: R labels, left of the rows, or none.
+        column_labels: C labels, above the columns, or none.
+        marks: R x C notes. A picture with a note is outlined and the note stands beneath it; "" marks nothing.
+        side: of one picture, in inches.
+
+    Raises:
+        ValueError: if rows differ in length, or labels or marks do not fit them.
+    """
+    if not rows or not rows[0]:
+        raise ValueError("no portraits to show")
+    shape = (len(rows), len(rows[0]))
+    if any(len(row) != shape[1] for row in rows):
+        raise ValueError(f"rows of different lengths: {[len(row) for row in rows]}")
+    for name, labels, count in (("row_labels", row_labels, shape[0]), ("column_labels", column_labels, shape[1])):
+        if labels and len(labels) != count:
+            raise ValueError(f"{name}: {len(labels)} labels for {count}")
+    if marks is not None and [len(row) for row in marks] != [shape[1]] * shape[0]:
+        raise ValueError(f"marks must be {shape[0]} x {shape[1]}, as the portraits are")
+
+    lines = max((note.count("\n") + bool(note) for row in marks or [] for note in row), default=0)
+    text = float(np.clip(6.5 * side, 8, 14))
+    with rc_context(STYLE):
+        sheet = Sheet(figsize=(side * shape[1], (side + text / 72 * lines) * shape[0]), dpi=150, layout="constrained")
+        axes = sheet.subplots(*shape, squeeze=False)
+        for r, row in enumerate(rows):
+            for c, image in enumerate(row):
+                _portrait(axes[r, c], image, marks[r][c] if marks else "", text)
+                if r == 0 and column_labels:
+                    axes[r, c].set_title(column_labels[c], fontsize=text)
+            if row_labels:
+                axes[r, 0].set_ylabel(row_labels[r], fontsize=text)
+    return sheet
+
+
+def _portrait(axes: Axes, image: Image.Image, note: str, text: float) -> None:
+    axes.imshow(np.asarray(image.convert("RGB")))
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(visible=bool(note), color=MARK, linewidth=2.5)
+    if note:
+        axes.set_xlabel(note, fontsize=text - 1.5, color=MARK)
+
+
+def bars_with_intervals(
+    series: Mapping[str, Sequence[Interval]],
+    labels: Sequence[str],
+    ylabel: str,
+    colors: Mapping[str, str] | None = None,
+    size: tuple[float, float] = (6.4, 3.2),
+) -> Sheet:
+    """Grouped bars, each with its interval and its number.
+
+    Args:
+        series: name of each series, with one estimate per label.
+        labels: under the groups of bars.
+        ylabel: what is measured, with its unit.
+        colors: of the series by name; without one, that of :data:`COLORS`, and failing that a further one.
+        size: in inches.
+
+    Raises:
+        ValueError: if a series has another length than ``labels``.
+    """
+    if not series:
+        raise ValueError("no series to show")
+    for name, estimates in series.items():
+        if len(estimates) != len(labels):
+            raise ValueError(f"series {name!r} has {len(estimates)} values for {len(labels)} labels")
+    spare = iter(FURTHER_COLORS * len(series))
+    with rc_context(STYLE):
+        sheet = Sheet(figsize=size, dpi=150, layout="constrained")
+        axes = sheet.subplots()
+        width = 0.8 / len(series)
+        known = {**COLORS, **(colors or {})}
+        for number, (name, estimates) in enumerate(series.items()):
+            means = np.array([estimate.mean for estimate in estimates])
+            ends = np.array([[e.mean - e.low, e.high - e.mean] for e in estimates]).T
+            places = np.arange(len(labels)) + (number - (len(series) - 1) / 2) * width
+            bars = axes.bar(
+                places, means, width * 0.92, yerr=np.clip(ends, 0, None), label=name, capsize=3,
+                color=known.get(name) or next(spare), error_kw={"linewidth": 1.2},
+            )  # fmt: skip
+            axes.bar_label(bars, fmt="%.2f", fontsize=7, padding=2)
+        axes.set_xticks(np.arange(len(labels)), labels)
+        axes.set_ylabel(ylabel)
+        axes.set_ylim(bottom=0)
+        if len(series) > 1:
+            axes.legend()
+    return sheet

@@ -1,0 +1,1 @@
+"""How the shipped weights were made: autoencoder, CLIP, UNet, judge. Every part resumes after an interruption."""

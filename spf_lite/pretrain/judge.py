@@ -1,0 +1,155 @@
+"""Training the judge: on renders, on their reconstructions by the autoencoder, and on both made worse.
+
+What the judge will see are generated pictures: a little blurred, a little noisy, decoded from latents that are a little
+off. So half of its training pictures are decoded from latents with noise on them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from spf_lite.judge import HEADS, Judge, JudgeNet
+from spf_lite.portraits import Portrait, get_target
+from spf_lite.pretrain.autoencoder import to_tensor
+from spf_lite.pretrain.clip import roughen, shrink
+from spf_lite.pretrain.dataset import Split, load_split
+from spf_lite.pretrain.loop import Schedule, fit
+
+SCHEDULE = Schedule(steps=1500, learning_rate=1.5e-3, warmup=100, decay=700, ema=0.995, weight_decay=0.02)
+BATCH = 64
+IGNORE = -100
+#: How many pictures are also learned from their reconstruction.
+RECONSTRUCTED = 6000
+
+
+def answers(portrait: Portrait) -> list[int]:
+    """The right value of every head, as its index; :data:`IGNORE` where a target hides the attribute."""
+    hidden = {name for target in portrait.targets for name in get_target(target).affects}
+    result = []
+    for head, values in HEADS.items():
+        shown = [target for target in portrait.targets if target in values]
+        if shown:
+            result.append(values.index(shown[0]))
+        elif head in hidden:
+            result.append(IGNORE)
+        else:
+            result.append(values.index(getattr(portrait, head, "no")))
+    return result
+
+
+@torch.no_grad()
+def reconstruct(
+    autoencoder: AutoencoderKL, images: Tensor, generator: torch.Generator, noise: float = 0.35, batch: int = 32
+) -> Tensor:
+    """Through the autoencoder and back, at half size: uint8 (N, 128, 128, 3) to float (N, 3, 64, 64) in [-1, 1].
+
+    Each latent gets noise of a random strength up to ``noise`` standard deviations.
+    """
+    scale = 1 / autoencoder.config["scaling_factor"]
+    result = []
+    for part in tqdm(images.split(batch), desc="reconstruct", mininterval=5):
+        latents = autoencoder.encode(to_tensor(part)).latent_dist.mean
+        strength = noise * scale * torch.rand(len(part), 1, 1, 1, generator=generator)
+        latents = latents + strength * torch.randn(latents.shape, generator=generator)
+        result.append(F.avg_pool2d(autoencoder.decode(latents).sample.clamp(-1, 1), 2))
+    return torch.cat(result)
+
+
+def pairs_by_identity(portraits: list[Portrait]) -> dict[tuple[str, ...], list[int]]:
+    """Which pictures show the same person (those whose hair a target hides are left out)."""
+    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for index, portrait in enumerate(portraits):
+        if "winter-hat" not in portrait.targets:
+            groups[portrait.identity].append(index)
+    return {identity: members for identity, members in groups.items() if len(members) > 1}
+
+
+def losses(net: nn.Module, images: Tensor, truth: Tensor, masks: Tensor, same: Tensor) -> dict[str, Tensor]:
+    """Classes (cross-entropy per head), parts (cross-entropy per pixel), identity (supervised contrastive).
+
+    Args:
+        net: the judge.
+        images: (2B, 3, 64, 64).
+        truth: (2B, heads), indices or :data:`IGNORE`.
+        masks: (2B, 64, 64), part indices.
+        same: (2B, 2B), True where two rows show the same person.
+    """
+    logits, identity, parts = net(images)
+    classes = torch.stack(
+        [F.cross_entropy(logits[name], truth[:, i], ignore_index=IGNORE) for i, name in enumerate(HEADS)]
+    )
+    part = F.cross_entropy(parts, masks.long())
+    similarity = identity @ identity.T / 0.1
+    oneself = torch.eye(len(images), dtype=torch.bool)
+    log_share = similarity.masked_fill(oneself, -1e4).log_softmax(dim=1)
+    friends = (same & ~oneself).float()
+    who = -(log_share * friends).sum(dim=1).div(friends.sum(dim=1).clamp(min=1)).mean()
+    return {
+        "loss": classes.sum() + part + 0.3 * who,
+        "classes": classes.detach().mean(),
+        "parts": part.detach(),
+        "identity": who.detach(),
+    }
+
+
+def train(folder: Path, autoencoder: AutoencoderKL, schedule: Schedule = SCHEDULE) -> Judge:
+    """Train or resume; returns the judge with averaged weights."""
+    split = load_split(folder / "portraits", "mixed")
+    portraits, images = split.portraits, torch.from_numpy(split.images)
+    cached = folder / "reconstructed.pt"
+    if not cached.exists():
+        decoding = images[:RECONSTRUCTED]
+        torch.save(reconstruct(autoencoder, decoding, torch.Generator().manual_seed(1)).mul(127).to(torch.int8), cached)
+    clean = torch.cat([shrink(part) for part in images.split(500)])
+    decoded = torch.load(cached, weights_only=True)
+    assert split.masks is not None
+    masks = torch.from_numpy(split.masks)
+    truth = torch.tensor([answers(portrait) for portrait in portraits])
+    groups = list(pairs_by_identity(portraits).values())
+    identities = {identity: number for number, identity in enumerate(sorted({p.identity for p in portraits}))}
+    who = torch.tensor([identities[portrait.identity] for portrait in portraits])
+
+    def step(net: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
+        rng = Random(int(torch.randint(2**31, (1,), generator=generator)))
+        first, second = zip(*(rng.sample(rng.choice(groups), 2) for _ in range(BATCH // 4)), strict=True)
+        rest = torch.randint(len(decoded), (BATCH // 2,), generator=generator).tolist()
+        chosen = torch.tensor([*first, *second, *rest])
+        batch = clean[chosen]
+        drawn = (torch.rand(len(chosen), generator=generator) < 0.9) & (chosen < len(decoded))
+        batch[drawn] = decoded[chosen[drawn]].float().div(127)
+        same = who[chosen][:, None] == who[chosen][None, :]
+        return losses(net, roughen(batch, generator), truth[chosen], masks[chosen], same)
+
+    torch.manual_seed(0)
+    net = fit("judge", JudgeNet(), step, schedule, folder)
+    assert isinstance(net, JudgeNet)
+    return Judge(net)
+
+
+@torch.no_grad()
+def accuracy(judge: Judge, autoencoder: AutoencoderKL, split: Split) -> dict[str, float]:
+    """Share of right answers per attribute, and of right pixels, on renders passed through the autoencoder."""
+    images = torch.from_numpy(split.images)
+    pictures = reconstruct(autoencoder, images, torch.Generator().manual_seed(0), noise=0.0)
+    truth = torch.tensor([answers(portrait) for portrait in split.portraits])
+    logits, parts = [], []
+    for batch in pictures.split(100):
+        answer, _, segments = judge.net(batch)
+        logits.append(answer)
+        parts.append(segments.argmax(dim=1))
+    result = {}
+    for column, name in enumerate(HEADS):
+        visible = truth[:, column] != IGNORE
+        guess = torch.cat([answer[name] for answer in logits]).argmax(dim=1)
+        result[name] = float((guess == truth[:, column])[visible].float().mean())
+    if split.masks is not None:
+        result["parts (pixels)"] = float((torch.cat(parts) == torch.from_numpy(split.masks)).float().mean())
+    return result

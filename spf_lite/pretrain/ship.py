@@ -1,0 +1,90 @@
+"""From checkpoints to the folder that is shipped: a Stable Diffusion pipeline, CLIP, the judge, the training log.
+
+Weights are stored as 16-bit floats (half the size; every loader here and in diffusers computes in 32 bits by default).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
+
+from spf_lite.judge import Judge
+from spf_lite.pretrain import clip as tiny_clip
+from spf_lite.pretrain.unet import build_scheduler
+
+LOG_LINES = 200
+
+
+def text_tower(clip: CLIPModel) -> CLIPTextModel:
+    """CLIP's text tower as the model class that Stable Diffusion pipelines hold."""
+    tower = CLIPTextModel(clip.config.text_config)
+    tower.load_state_dict(clip.text_model.state_dict())
+    return tower.eval()
+
+
+def image_processor() -> CLIPImageProcessor:
+    """How pictures enter the image tower: shrunk to 64 pixels, values in [-1, 1]."""
+    size = tiny_clip.IMAGE_SIZE
+    return CLIPImageProcessor(
+        size={"height": size, "width": size},
+        crop_size={"height": size, "width": size},
+        do_center_crop=False,
+        image_mean=list(tiny_clip.MEAN),
+        image_std=list(tiny_clip.STD),
+    )
+
+
+def assemble(
+    autoencoder: AutoencoderKL, clip: CLIPModel, tokenizer: CLIPTokenizer, unet: UNet2DConditionModel
+) -> StableDiffusionPipeline:
+    """The parts as one pipeline."""
+    return StableDiffusionPipeline(
+        vae=autoencoder.eval(),
+        text_encoder=text_tower(clip),
+        tokenizer=tokenizer,
+        unet=unet.eval(),
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _half(module: nn.Module) -> nn.Module:
+    return module.to(torch.float16)
+
+
+def ship(pipeline: StableDiffusionPipeline, clip: CLIPModel, folder: Path) -> None:
+    """Write the pipeline and CLIP; the judge saves itself (:meth:`spf_lite.judge.Judge.save`)."""
+    for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder, clip):
+        _half(module)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    clip.save_pretrained(folder / "clip", safe_serialization=True)
+    pipeline.tokenizer.save_pretrained(folder / "clip")
+    image_processor().save_pretrained(folder / "clip")
+    for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder, clip):
+        module.to(torch.float32)
+
+
+def ship_judge(judge: Judge, folder: Path) -> None:
+    """Write the judge beside the pipeline."""
+    judge.net.to(torch.float16)
+    judge.save(folder / "judge")
+    judge.net.to(torch.float32)
+
+
+def ship_log(checkpoints: Path, folder: Path) -> None:
+    """Thin each part's training log to about :data:`LOG_LINES` lines and write them to ``training-log.jsonl``."""
+    lines = []
+    for part in ("autoencoder", "decoder", "clip", "unet", "judge"):
+        path = checkpoints / f"{part}.jsonl"
+        if path.exists():
+            log = [json.loads(line) for line in path.read_text().splitlines()]
+            stride = max(1, len(log) // LOG_LINES)
+            lines += [{"part": part, **line} for line in [*log[::stride], log[-1]]]
+    (folder / "training-log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

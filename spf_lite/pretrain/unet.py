@@ -1,0 +1,127 @@
+"""The UNet of the tiny world: 4 x 16 x 16 latents, told by cross-attention what to draw. It never sees a target.
+
+v-prediction (Salimans & Ho 2022) on a schedule that really ends in noise. With Stable Diffusion's own schedule 0.5 % of
+the signal survives at the last timestep; averaged over the flat background of a 16 x 16 latent that is enough to read
+the background's colour off the *noisy input*, and a model that can do that in training does not listen to the word for
+it (Lin et al. 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed").
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from spf_lite.pretrain.autoencoder import encode_split
+from spf_lite.pretrain.captions import random_caption
+from spf_lite.pretrain.clip import tokenize
+from spf_lite.pretrain.dataset import SPLITS, portraits_of
+from spf_lite.pretrain.loop import Schedule, fit, processes
+
+SCHEDULE = Schedule(steps=20_000, learning_rate=1e-3, warmup=200, decay=800, ema=0.998)
+BATCH = 32
+UNCONDITIONAL = 0.1
+CHUNKS = SPLITS["base"]
+
+
+def build() -> UNet2DConditionModel:
+    """The untrained network."""
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        mid_block_type="UNetMidBlock2DCrossAttn",
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(64, 96, 128),
+        layers_per_block=1,
+        cross_attention_dim=128,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """The noise schedule of DDPM (Ho et al. 2020): linear, signal-to-noise 4e-5 at the end."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=1e-4,
+        beta_end=0.02,
+        beta_schedule="linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=1,
+        timestep_spacing="trailing",
+    )
+
+
+def loss(unet: nn.Module, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor, alphas: Tensor) -> Tensor:
+    """Mean squared error of the velocity v = sqrt(a) eps - sqrt(1 - a) x0.
+
+    Args:
+        unet: the model.
+        latents: x0, scaled, (B, 4, 16, 16).
+        noise: eps, same shape.
+        timesteps: (B,).
+        text: encoder_hidden_states (B, length, 128).
+        alphas: cumulative product of the schedule's alphas, (1000,).
+    """
+    signal = alphas[timesteps].sqrt()[:, None, None, None]
+    spread = (1 - alphas[timesteps]).sqrt()[:, None, None, None]
+    predicted = unet(signal * latents + spread * noise, timesteps, encoder_hidden_states=text, return_dict=False)[0]
+    return F.mse_loss(predicted, signal * noise - spread * latents)
+
+
+def encoded_latents(folder: Path, autoencoder: AutoencoderKL, chunks: int = CHUNKS) -> Tensor:
+    """The base split as scaled latents (N, 4, 16, 16); each chunk is encoded once and kept beside the portraits."""
+    latents = []
+    for chunk in range(chunks):
+        path = folder / "latents" / f"base-{chunk:03d}.pt"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            with np.load(folder / "portraits" / f"base-{chunk:03d}.npz") as data:
+                images = torch.from_numpy(data["images"])
+            torch.save(encode_split(autoencoder, images), path)
+        latents.append(torch.load(path, weights_only=True))
+    return torch.cat(latents) * autoencoder.config["scaling_factor"]
+
+
+def train(
+    folder: Path,
+    autoencoder: AutoencoderKL,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    schedule: Schedule = SCHEDULE,
+) -> UNet2DConditionModel:
+    """Train or resume; returns the UNet with averaged weights."""
+    latents = encoded_latents(folder, autoencoder)
+    portraits = [portrait for chunk in range(CHUNKS) for portrait in portraits_of("base", chunk)]
+    alphas = build_scheduler().alphas_cumprod
+    length = tokenizer.model_max_length
+    batch = BATCH // processes()[1]
+
+    def step(model: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
+        chosen = torch.randint(len(latents), (batch,), generator=generator)
+        rng = Random(int(torch.randint(2**31, (1,), generator=generator)))
+        captions = [
+            "" if rng.random() < UNCONDITIONAL else random_caption(portraits[i], rng, keep_order=0.8, silent=0.04)
+            for i in chosen.tolist()
+        ]
+        ids = tokenize(tokenizer, captions, length)
+        with torch.no_grad():
+            text = text_encoder(ids).last_hidden_state
+        noise = torch.randn(batch, *latents.shape[1:], generator=generator)
+        timesteps = torch.randint(1000, (batch,), generator=generator)
+        return {"loss": loss(model, latents[chosen], noise, timesteps, text, alphas)}
+
+    model = fit("unet", build(), step, schedule, folder)
+    assert isinstance(model, UNet2DConditionModel)
+    return model

@@ -1,0 +1,183 @@
+// The view of BeforeAfter: two portraits in one frame, a divider to drag, and in words what changed.
+// All inputs are native, so that keyboard, touch and screen readers work as they do everywhere.
+
+const VEIL = [12, 18, 28, 216]; // laid over everything that did not change
+const NOTICEABLE = 24; // smallest difference of a colour channel, of 255, that counts as a change
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+/** An input that JupyterLab leaves alone: without the attribute it takes the arrow keys for itself. */
+function input(tag, attributes) {
+  return make(tag, { "data-lm-suppress-shortcuts": "true", ...attributes });
+}
+
+function fill(select, values, chosen) {
+  select.replaceChildren(...values.map((value) => new Option(String(value), String(value))));
+  select.value = String(chosen);
+}
+
+const distinct = (values) => [...new Set(values)];
+
+async function pixels(address) {
+  const image = new Image();
+  image.src = address;
+  await image.decode();
+  const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
+  const context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0);
+  return context.getImageData(0, 0, canvas.width, canvas.height);
+}
+
+/** Paint a dark veil that has a hole wherever the two pictures differ. */
+async function paintVeil(canvas, before, after, stillWanted) {
+  const [a, b] = await Promise.all([pixels(before), pixels(after)]);
+  if (!stillWanted()) return;
+  canvas.width = a.width;
+  canvas.height = a.height;
+  const veil = new ImageData(a.width, a.height);
+  for (let i = 0; i < a.data.length; i += 4) {
+    const most = Math.max(
+      Math.abs(a.data[i] - b.data[i]),
+      Math.abs(a.data[i + 1] - b.data[i + 1]),
+      Math.abs(a.data[i + 2] - b.data[i + 2]),
+    );
+    veil.data.set(most > NOTICEABLE ? [0, 0, 0, 0] : VEIL, i);
+  }
+  canvas.getContext("2d").putImageData(veil, 0, 0);
+}
+
+function render({ model, el }) {
+  const id = `spf-${Math.random().toString(36).slice(2)}`;
+  const items = () => model.get("items");
+  const labels = () => model.get("labels");
+  const current = () =>
+    items().find((item) => item.target === model.get("target") && item.seed === model.get("seed"));
+
+  const target = input("select", { id: `${id}-target` });
+  const seed = input("select", { id: `${id}-seed` });
+  const methods = make("fieldset", { class: "spf-methods" }, make("legend", {}, "After"));
+  const difference = input("input", { type: "checkbox", id: `${id}-difference` });
+  const slider = input("input", {
+    type: "range", min: "0", max: "100", step: "1", "aria-label": "Divider between before and after",
+  });
+
+  const before = make("img", { class: "spf-before", alt: "", draggable: "false" });
+  const after = make("img", { class: "spf-after", alt: "", draggable: "false" });
+  const veil = make("canvas", { class: "spf-veil", "aria-hidden": "true" });
+  const beforeTag = make("span", { class: "spf-tag spf-tag-before", "aria-hidden": "true" });
+  const afterTag = make("span", { class: "spf-tag spf-tag-after", "aria-hidden": "true" });
+  const divider = make("div", { class: "spf-divider", "aria-hidden": "true" }, make("span", {}, "⇆"));
+  const stage = make(
+    "div", { class: "spf-stage" }, before, after, veil, beforeTag, afterTag, slider, divider,
+  );
+  const prompt = make("p", { class: "spf-prompt" });
+  const changes = make("p", { class: "spf-changes", "aria-live": "polite" });
+
+  const root = make(
+    "div", { class: "spf-widget spf-before-after" },
+    make(
+      "div", { class: "spf-controls" },
+      make("label", { for: target.id }, "Target ", target),
+      make("label", { for: seed.id }, "Seed ", seed),
+      methods,
+      make("label", { for: difference.id, class: "spf-check" }, difference, " Darken what stayed the same"),
+    ),
+    make("div", { class: "spf-view" }, stage, make("div", { class: "spf-words" }, prompt, changes)),
+  );
+
+  function showPosition() {
+    const position = model.get("position");
+    stage.style.setProperty("--spf-position", `${position}%`);
+    if (Number(slider.value) !== Math.round(position)) slider.value = position;
+    slider.setAttribute(
+      "aria-valuetext", `${Math.round(position)} % ${labels().base}, the rest ${labels()[model.get("method")]}`,
+    );
+  }
+
+  function showVeil() {
+    const item = current();
+    const method = model.get("method");
+    veil.hidden = !model.get("difference");
+    if (veil.hidden || !item) return;
+    const wanted = () => current() === item && model.get("method") === method && model.get("difference");
+    paintVeil(veil, item.images.base, item.images[method], wanted);
+  }
+
+  function showItem() {
+    const item = current();
+    if (!item) return; // target and seed are between two messages
+    const method = model.get("method");
+    before.src = item.images.base;
+    after.src = item.images[method];
+    before.alt = `Portrait by the ${labels().base}, seed ${item.seed}`;
+    after.alt = `Portrait after ${labels()[method]}, seed ${item.seed}: ${item.prompt}`;
+    beforeTag.textContent = labels().base;
+    afterTag.textContent = labels()[method];
+    prompt.textContent = `“${item.prompt}”`;
+    const found = item.changes[method];
+    changes.hidden = found === undefined;
+    changes.replaceChildren(
+      make("strong", {}, found?.length ? "Unrelated changes: " : "No unrelated change."),
+      found?.join(", ") ?? "",
+    );
+    showPosition();
+    showVeil();
+  }
+
+  function showChoices() {
+    fill(target, distinct(items().map((item) => item.target)), model.get("target"));
+    const seeds = items().filter((item) => item.target === model.get("target")).map((item) => item.seed);
+    fill(seed, seeds, model.get("seed"));
+    methods.replaceChildren(methods.firstChild);
+    for (const name of Object.keys(labels()).filter((name) => name !== "base")) {
+      const radio = input("input", { type: "radio", name: `${id}-method`, value: name });
+      radio.checked = name === model.get("method");
+      methods.append(make("label", {}, radio, ` ${labels()[name]}`));
+    }
+    showItem();
+  }
+
+  function set(values) {
+    for (const [name, value] of Object.entries(values)) model.set(name, value);
+    model.save_changes();
+  }
+
+  const { signal, abort } = (() => {
+    const controller = new AbortController();
+    return { signal: controller.signal, abort: () => controller.abort() };
+  })();
+  const listen = (element, event, handler) => element.addEventListener(event, handler, { signal });
+  listen(target, "change", () => {
+    const seeds = items().filter((item) => item.target === target.value).map((item) => item.seed);
+    set({ target: target.value, seed: seeds.includes(model.get("seed")) ? model.get("seed") : seeds[0] });
+  });
+  listen(seed, "change", () => set({ seed: Number(seed.value) }));
+  listen(methods, "change", (event) => set({ method: event.target.value }));
+  listen(difference, "change", () => set({ difference: difference.checked }));
+  listen(slider, "input", () => set({ position: Number(slider.value) }));
+
+  const reactions = {
+    "change:position": showPosition,
+    "change:difference": () => { difference.checked = model.get("difference"); showVeil(); },
+    "change:target": showChoices,
+    "change:seed": () => { seed.value = String(model.get("seed")); showItem(); },
+    "change:method": showChoices,
+    "change:items": showChoices,
+  };
+  for (const [event, reaction] of Object.entries(reactions)) model.on(event, reaction);
+
+  difference.checked = model.get("difference");
+  showChoices();
+  el.append(root);
+  return () => {
+    abort();
+    for (const [event, reaction] of Object.entries(reactions)) model.off(event, reaction);
+  };
+}
+
+export default { render };

@@ -1,0 +1,166 @@
+"""A slider between the portrait before and after a fine-tune, for every target, seed and method at hand.
+
+The reader drags a divider over one picture: left of it the base model's portrait, right of it the tuned model's, same
+seed. Beneath stands, in words, what changed that should not have. All that the view needs is in the widget's state, so
+it works on a static page too, without Python and without a network. Used in chapter 1, "What is semantic pollution?".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+from PIL import Image
+
+from spf_lite.widgets.encoding import data_uri, decode, png, side_by_side
+
+#: How the usual methods are called in the view; other names stand as they are.
+LABELS = {"naive": "naive fine-tuning", "spf": "dual path"}
+_KEYS = {"target", "seed", "prompt", "images"}
+
+
+class BeforeAfter(anywidget.AnyWidget):
+    """Compare portraits before and after customisation.
+
+    Args:
+        items: one dictionary for each pair of target and seed, with ``target`` (str), ``seed`` (int), ``prompt`` (the
+            complete text), ``images`` (a picture named ``base`` and one for each method, all of one size) and, where
+            known, ``changes`` (for each method the unrelated changes, such as "background gray → yellow").
+        labels: how each method is called, on top of :data:`LABELS`.
+        before: how the ``base`` picture is called.
+        position: where the divider stands, in percent of the width from the left.
+
+    Attributes:
+        target: the target shown; setting it moves ``seed`` to one that the target has.
+        seed: the seed shown.
+        method: the method on the right of the divider.
+        position: percent of the picture that shows the portrait before.
+        difference: whether everything that did not change is darkened.
+
+    Raises:
+        ValueError: if there are no items, or one lacks a key, repeats a pair, has pictures of several sizes, or other
+            methods than the first.
+    """
+
+    _esm = Path(__file__).parent / "before_after.js"
+    _css = Path(__file__).parent / "widgets.css"
+
+    items = traitlets.List(traitlets.Dict()).tag(sync=True)
+    labels = traitlets.Dict().tag(sync=True)
+    target = traitlets.Unicode().tag(sync=True)
+    seed = traitlets.Int().tag(sync=True)
+    method = traitlets.Unicode().tag(sync=True)
+    position = traitlets.Float(50.0, min=0.0, max=100.0).tag(sync=True)
+    difference = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(
+        self,
+        items: Sequence[Mapping[str, Any]],
+        *,
+        labels: Mapping[str, str] | None = None,
+        before: str = "base model",
+        position: float = 50.0,
+        **traits: Any,
+    ) -> None:
+        _check(items)
+        methods = [name for name in items[0]["images"] if name != "base"]
+        first = {"target": items[0]["target"], "seed": items[0]["seed"], "method": methods[0]}
+        known = {**LABELS, **(labels or {})}
+        super().__init__(
+            items=[_packed(item, methods) for item in items],
+            labels={"base": before, **{name: known.get(name, name) for name in methods}},
+            position=position,
+            **{**first, **traits},
+        )
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods to choose from."""
+        return [name for name in self.labels if name != "base"]
+
+    def seeds(self, target: str) -> list[int]:
+        """The seeds that a target has pictures of, in the order given."""
+        return [item["seed"] for item in self.items if item["target"] == target]
+
+    def current(self) -> dict[str, Any]:
+        """The item that is shown."""
+        return next(i for i in self.items if i["target"] == self.target and i["seed"] == self.seed)
+
+    @traitlets.validate("target")
+    def _known_target(self, proposal: dict[str, Any]) -> str:
+        return _among(proposal["value"], dict.fromkeys(item["target"] for item in self.items), "target")
+
+    @traitlets.validate("seed")
+    def _known_seed(self, proposal: dict[str, Any]) -> int:
+        # The target may change in the same message, later: any target's seed will do here.
+        return _among(proposal["value"], dict.fromkeys(item["seed"] for item in self.items), "seed")
+
+    @traitlets.validate("method")
+    def _known_method(self, proposal: dict[str, Any]) -> str:
+        return _among(proposal["value"], self.methods, "method")
+
+    @traitlets.observe("target")
+    def _keep_seed_possible(self, change: dict[str, Any]) -> None:
+        if self.seed not in (seeds := self.seeds(change["new"])):
+            self.seed = seeds[0]
+
+    def snapshot(self) -> Image.Image:
+        """The pictures of the current item in a row: before, then each method. For viewers without JavaScript."""
+        images = self.current()["images"]
+        return side_by_side([decode(images[name]) for name in self.labels])
+
+    def __repr__(self) -> str:
+        return f"BeforeAfter({len(self.items)} items, target={self.target!r}, seed={self.seed}, method={self.method!r})"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        bundle: tuple[dict[str, Any], dict[str, Any]] | None = super()._repr_mimebundle_(**kwargs)
+        if bundle is not None:
+            bundle[0]["image/png"] = png(self.snapshot())
+        return bundle
+
+
+def _among(value: Any, known: Any, what: str) -> Any:
+    if value not in known:
+        raise traitlets.TraitError(f"unknown {what} {value!r}: there is {', '.join(map(str, known))}")
+    return value
+
+
+def _check(items: Sequence[Mapping[str, Any]]) -> None:
+    if not items:
+        raise ValueError("nothing to compare: items is empty")
+    seen: set[tuple[str, int]] = set()
+    for number, item in enumerate(items):
+        where = f"items[{number}]"
+        if missing := sorted(_KEYS - set(item)):
+            raise ValueError(f"{where} lacks {', '.join(missing)}")
+        images = item["images"]
+        if "base" not in images or len(images) < 2:
+            raise ValueError(
+                f"{where}: images needs 'base' and at least one method, and has {', '.join(images) or 'nothing'}"
+            )
+        if set(images) != set(items[0]["images"]):
+            raise ValueError(
+                f"{where} has images {', '.join(images)}, but items[0] has {', '.join(items[0]['images'])}"
+            )
+        if len(sizes := {image.size for image in images.values()}) > 1:
+            raise ValueError(f"{where}: pictures of different sizes cannot be laid over each other: {sorted(sizes)}")
+        if unknown := sorted(set(item.get("changes", {})) - set(images)):
+            raise ValueError(f"{where}: changes names {', '.join(unknown)}, of which there is no picture")
+        if (key := (item["target"], item["seed"])) in seen:
+            raise ValueError(f"{where} repeats target {key[0]!r} with seed {key[1]}")
+        seen.add(key)
+
+
+def _packed(item: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Any]:
+    changes = item.get("changes", {})
+    return {
+        "target": str(item["target"]),
+        "seed": int(item["seed"]),
+        "prompt": str(item["prompt"]),
+        "images": {name: data_uri(item["images"][name]) for name in ("base", *methods)},
+        # A method without an entry is unknown, which is not the same as an empty list: nothing changed.
+        "changes": {name: [str(change) for change in changes[name]] for name in methods if name in changes},
+    }

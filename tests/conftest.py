@@ -1,0 +1,116 @@
+"""Small random models of the real classes, made on the spot: nothing is downloaded, every test runs in seconds."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+from spf_lite.artwork import render
+from spf_lite.data import CustomSet
+from spf_lite.pipelines import Backbone, load
+from spf_lite.portraits import Portrait
+from spf_lite.pretrain import tokenizer as tiny_tokenizer
+from spf_lite.pretrain.ship import image_processor, text_tower
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> CLIPTokenizer:
+    return tiny_tokenizer.build()
+
+
+def _unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        cross_attention_dim=32,
+        attention_head_dim=2,
+        norm_num_groups=8,
+    )
+
+
+def _write(folder: Path, prediction_type: str, tokenizer: CLIPTokenizer) -> Path:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    text = {**sizes, **ends, "vocab_size": len(tokenizer), "max_position_embeddings": 32, "projection_dim": 24}
+    vision = {**sizes, "image_size": 32, "patch_size": 8, "projection_dim": 24}
+    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=24))
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 8, 8, 8),
+        norm_num_groups=4,
+        sample_size=64,
+        mid_block_add_attention=False,
+    )
+    pipe = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_tower(clip),
+        tokenizer=tokenizer,
+        unet=_unet(),
+        scheduler=DDIMScheduler(prediction_type=prediction_type, clip_sample=False, steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.save_pretrained(folder)
+    clip.save_pretrained(folder / "clip")
+    tokenizer.save_pretrained(folder / "clip")
+    image_processor().save_pretrained(folder / "clip")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_folders(tmp_path_factory: pytest.TempPathFactory, tokenizer: CLIPTokenizer) -> dict[str, Path]:
+    """One pipeline folder per prediction type: 64-pixel portraits, 8x8 latents, random weights."""
+    base = tmp_path_factory.mktemp("toys")
+    return {kind: _write(base / kind, kind, tokenizer) for kind in ("epsilon", "v_prediction")}
+
+
+def load_toy(folder: Path) -> Backbone:
+    """The toy with the resolution of its own cross-attention."""
+    from dataclasses import replace
+
+    backbone = load(str(folder))
+    return replace(backbone, facts=replace(backbone.facts, attention_resolution=8))
+
+
+@pytest.fixture(params=["epsilon", "v_prediction"])
+def backbone(request: pytest.FixtureRequest, toy_folders: dict[str, Path]) -> Backbone:
+    """A fresh toy for each prediction type."""
+    return load_toy(toy_folders[request.param])
+
+
+@pytest.fixture
+def toy(toy_folders: dict[str, Path]) -> Backbone:
+    """A fresh toy (velocity prediction)."""
+    return load_toy(toy_folders["v_prediction"])
+
+
+@pytest.fixture(scope="session")
+def custom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six portraits with sunglasses, 64 pixels."""
+    folder = tmp_path_factory.mktemp("custom")
+    lines = []
+    for number, skin in enumerate(("pale", "tan", "brown", "dark", "pale", "tan")):
+        portrait = Portrait(skin=skin, hair_color="red" if number % 2 else "black", targets=("sunglasses",))
+        render(portrait, 64).save(folder / f"{number}.png")
+        base = f"a person, {portrait.hair_color} short hair, {skin} skin" + (", smiling" if number % 2 else "")
+        lines.append({"file_name": f"{number}.png", "base_text": base, "target_text": "sunglasses"})
+    (folder / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def custom_set(custom_folder: Path) -> CustomSet:
+    return CustomSet.load(custom_folder)

@@ -1,0 +1,79 @@
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from spf_lite.metrics import Estimate
+from spf_lite.plots import COLORS, MARK, Sheet, bars_with_intervals, portrait_grid
+
+
+def _portraits(rows: int, columns: int) -> list[list[Image.Image]]:
+    return [[Image.new("RGB", (16, 16), (20 * r, 30 * c, 99)) for c in range(columns)] for r in range(rows)]
+
+
+def test_grid_has_one_panel_for_each_portrait_and_shows_it() -> None:
+    rows = _portraits(2, 3)
+    sheet = portrait_grid(rows, row_labels=["base", "naive"], column_labels=["a", "b", "c"])
+    assert len(sheet.axes) == 6
+    shown = [np.asarray(axes.images[0].get_array()) for axes in sheet.axes]
+    for picture, drawn in zip((image for row in rows for image in row), shown, strict=True):
+        assert np.array_equal(np.asarray(picture), drawn)
+    assert [axes.get_title() for axes in sheet.axes[:3]] == ["a", "b", "c"]
+    assert [sheet.axes[0].get_ylabel(), sheet.axes[3].get_ylabel()] == ["base", "naive"]
+
+
+def test_only_marked_portraits_are_outlined() -> None:
+    sheet = portrait_grid(_portraits(1, 2), marks=[["background: gray → yellow", ""]])
+    marked, plain = sheet.axes
+    assert marked.get_xlabel() == "background: gray → yellow"
+    assert all(spine.get_visible() for spine in marked.spines.values())
+    assert matplotlib.colors.same_color(marked.spines["left"].get_edgecolor(), MARK)
+    assert not any(spine.get_visible() for spine in plain.spines.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rows": []}, "no portraits"),
+        ({"rows": [[]]}, "no portraits"),
+        ({"rows": [_portraits(1, 2)[0], _portraits(1, 1)[0]]}, "different lengths"),
+        ({"rows": _portraits(1, 2), "column_labels": ["one"]}, "column_labels: 1 labels for 2"),
+        ({"rows": _portraits(2, 1), "row_labels": ["one"]}, "row_labels: 1 labels for 2"),
+        ({"rows": _portraits(1, 2), "marks": [["only one"]]}, "1 x 2"),
+    ],
+)
+def test_grid_refuses_what_does_not_fit(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        portrait_grid(**arguments)
+
+
+def test_bars_show_means_intervals_and_fixed_colours() -> None:
+    series = {
+        "naive fine-tuning": [Estimate(0.5, 0.4, 0.7, 10)],
+        "dual path": [Estimate(0.2, 0.1, 0.3, 10)],
+    }
+    sheet = bars_with_intervals(series, ["flip rate"], "share")
+    (axes,) = sheet.axes
+    bars = [container for container in axes.containers if container.__class__.__name__ == "BarContainer"]
+    for bar, (name, (estimate,)) in zip(bars, series.items(), strict=True):
+        assert bar.patches[0].get_height() == pytest.approx(estimate.mean)
+        assert matplotlib.colors.same_color(bar.patches[0].get_facecolor(), COLORS[name])
+        ((_, low), (_, high)) = bar.errorbar.lines[2][0].get_segments()[0]
+        assert (low, high) == (pytest.approx(estimate.low), pytest.approx(estimate.high))
+    assert axes.get_ylabel() == "share"
+
+
+def test_bars_refuse_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="no series"):
+        bars_with_intervals({}, ["a"], "share")
+    with pytest.raises(ValueError, match="1 values for 2 labels"):
+        bars_with_intervals({"x": [Estimate(0, 0, 0, 1)]}, ["a", "b"], "share")
+
+
+def test_sheets_show_themselves_and_leave_no_trace() -> None:
+    before = dict(matplotlib.rcParams)
+    sheet = portrait_grid(_portraits(1, 1))
+    assert sheet._repr_png_().startswith(b"\x89PNG")
+    assert repr(sheet) == "Sheet(1 panels)"
+    assert isinstance(sheet, Sheet)
+    assert dict(matplotlib.rcParams) == before

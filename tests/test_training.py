@@ -1,0 +1,184 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from spf_lite import dual_path
+from spf_lite.control_map import ControlMapOptions
+from spf_lite.data import CustomSet
+from spf_lite.dual_path import add_noise, predicted_latents, training_target
+from spf_lite.pipelines import Backbone, sample
+from spf_lite.prompts import TargetCutOffError
+from spf_lite.training import DualPathTrainer, TrainConfig, TrainingDivergedError
+
+from .conftest import load_toy
+
+SHORT = TrainConfig(stage1_steps=3, stage2_steps=3, batch_size=4, rank=2, checkpoint_every=2)
+FULL = replace(
+    SHORT,
+    weight_text=1.0,
+    weight_fine=1.0,
+    weight_enhancement=1.0,
+    weight_output=1.0,
+    weight_reconstruction=1.0,
+    reference_portraits=3,
+    reconstruction_share=0.5,
+)
+
+
+def losses_of(history: list[dict[str, float]]) -> list[float]:
+    return [line["loss"] for line in history]
+
+
+def test_both_stages_run_and_every_term_is_logged(backbone: Backbone, custom_set: CustomSet, tmp_path: Path) -> None:
+    trainer = DualPathTrainer(backbone, custom_set, FULL, tmp_path)
+    result = trainer.fit(progress=False)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert log == result.history
+    assert [line["stage"] for line in log] == [1, 1, 1, 2, 2, 2]
+    assert {"denoise", "text", "fine", "output", "reconstruction", "enhancement"} <= set(log[-1])
+    assert TrainConfig.from_json((tmp_path / "config.json").read_text()) == FULL
+
+
+def test_training_lowers_the_loss_on_one_batch(toy: Backbone, custom_set: CustomSet) -> None:
+    one = CustomSet(custom_set.folder, custom_set.examples[:1], custom_set.digest)
+    config = TrainConfig(stage1_steps=60, stage2_steps=0, batch_size=16, rank=4, learning_rate=1e-2)
+    history = losses_of(DualPathTrainer(toy, one, config).fit(progress=False).history)
+    assert np.mean(history[-15:]) < np.mean(history[:15])
+
+
+def test_both_paths_see_the_same_latents_and_timestep(toy: Backbone, custom_set: CustomSet) -> None:
+    trainer = DualPathTrainer(toy, custom_set, replace(FULL, stage1_steps=0, stage2_steps=1))
+    seen: list[tuple[torch.Tensor, torch.Tensor, bool, bool]] = []
+
+    def listen(module: torch.nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]) -> None:
+        seen.append((args[0], args[1], torch.is_grad_enabled(), module._hf_peft_config_loaded))
+
+    trainer.references = trainer._reference_items()
+    toy.pipe.unet.register_forward_pre_hook(listen, with_kwargs=True)
+    trainer.fit(progress=False)
+    (reference, response) = seen
+    assert torch.equal(reference[0], response[0]) and torch.equal(reference[1], response[1])
+    assert not reference[2] and response[2], "no gradient on the reference path"
+
+
+def test_stage_two_changes_nothing_but_the_adapter(toy: Backbone, custom_set: CustomSet) -> None:
+    before = {name: value.clone() for name, value in toy.pipe.unet.state_dict().items()}
+    DualPathTrainer(toy, custom_set, FULL).fit(progress=False)
+    after = toy.pipe.unet.state_dict()
+    for name, value in before.items():
+        kept = (
+            after[name]
+            if name in after
+            else after[name.replace(".weight", ".base_layer.weight").replace(".bias", ".base_layer.bias")]
+        )
+        assert torch.equal(kept, value), name
+
+
+@pytest.mark.parametrize("features", ["inputs", "queries", "outputs"])
+def test_identical_paths_have_nothing_to_align(toy: Backbone, custom_set: CustomSet, features: str) -> None:
+    trainer = DualPathTrainer(toy, custom_set, SHORT)
+    items = trainer.custom[:2]
+    batch = dual_path.collate(toy, items, [True, True])
+    noise, timesteps = torch.randn(2, 4, 8, 8), torch.tensor([100, 900])
+    step = dual_path.dual_path_step(toy, batch, noise, timesteps, ControlMapOptions(), features=features)
+    assert step.terms["reconstruction"].item() < 1e-10, "base text on both paths, adapter at zero"
+    assert step.terms["denoise"].item() > 0
+
+
+@pytest.mark.parametrize("config", [SHORT, FULL], ids=["short", "full"])
+def test_a_resumed_run_has_the_same_losses_to_the_last_digit(
+    toy_folders: dict[str, Path], custom_set: CustomSet, tmp_path: Path, config: TrainConfig
+) -> None:
+    def trainer(folder: Path) -> DualPathTrainer:
+        return DualPathTrainer(load_toy(toy_folders["v_prediction"]), custom_set, config, folder)
+
+    whole = trainer(tmp_path / "whole").fit(progress=False)
+
+    class Killed(Exception):
+        pass
+
+    def die(step: int, control: object) -> None:
+        if step == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        trainer(tmp_path / "parts").fit(on_step=die, progress=False)
+    resumed = trainer(tmp_path / "parts")
+    assert losses_of(resumed.fit(resume=True, progress=False).history) == losses_of(whole.history)
+    lines = (tmp_path / "parts" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(6))
+    other = DualPathTrainer(
+        load_toy(toy_folders["v_prediction"]), custom_set, replace(config, learning_rate=0.5), tmp_path / "parts"
+    )
+    with pytest.raises(ValueError, match="belongs to a run with another configuration"):
+        other.fit(resume=True)
+
+
+def test_a_loss_that_is_not_finite_names_step_term_and_timesteps(
+    toy: Backbone, custom_set: CustomSet, tmp_path: Path
+) -> None:
+    trainer = DualPathTrainer(toy, custom_set, SHORT, tmp_path)
+
+    def poison(step: int, control: object) -> None:
+        if step == 2:
+            with torch.no_grad():
+                trainer.parameters[0] += float("nan")
+
+    with pytest.raises(TrainingDivergedError, match=r"step 3: denoise is nan at t = \["):
+        trainer.fit(on_step=poison, progress=False)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2, "the last good checkpoint is kept"
+
+
+def test_the_export_is_an_ordinary_diffusers_adapter(
+    toy_folders: dict[str, Path], custom_set: CustomSet, tmp_path: Path
+) -> None:
+    backbone = load_toy(toy_folders["v_prediction"])
+    trainer = DualPathTrainer(backbone, custom_set, replace(SHORT, learning_rate=0.05))
+    before = sample(backbone.pipe, ["sunglasses"], seeds=[1], steps=3)[0]
+    trainer.fit(progress=False)
+    own = sample(backbone.pipe, ["sunglasses"], seeds=[1], steps=3)[0]
+    trainer.export(tmp_path)
+    assert (tmp_path / "pytorch_lora_weights.safetensors").is_file()
+    plain = StableDiffusionPipeline.from_pretrained(toy_folders["v_prediction"], safety_checker=None)
+    plain.load_lora_weights(tmp_path)
+    theirs = sample(plain, ["sunglasses"], seeds=[1], steps=3)[0]
+    assert np.abs(np.asarray(own, dtype=int) - np.asarray(theirs, dtype=int)).max() <= 1
+    assert np.abs(np.asarray(own, dtype=int) - np.asarray(before, dtype=int)).max() > 1
+
+
+def test_prediction_types_agree_on_what_is_true(backbone: Backbone) -> None:
+    scheduler = backbone.pipe.scheduler
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 4, 8, 8, generator=generator)
+    timesteps = torch.tensor([10, 700])
+    noisy = add_noise(scheduler, latents, noise, timesteps)
+    truth = training_target(scheduler, latents, noise, timesteps)
+    assert torch.allclose(predicted_latents(scheduler, truth, noisy, timesteps), latents, atol=1e-3)
+    assert torch.allclose(noisy, scheduler.add_noise(latents, noise, timesteps), atol=1e-6)
+
+
+def test_bad_configurations_and_texts_are_refused(toy: Backbone, custom_set: CustomSet) -> None:
+    for bad, message in (
+        ({"stage1_steps": 0, "stage2_steps": 0}, "at least one is needed"),
+        ({"rank": 0}, "rank=0"),
+        ({"fine_features": "values"}, "expected inputs, queries or outputs"),
+        ({"weight_reconstruction": 1.0}, "needs reference_portraits"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TrainConfig(**bad)  # type: ignore[arg-type]
+    long = replace(custom_set.examples[0], base_text=" ".join(["hair"] * 29))
+    with pytest.raises(TargetCutOffError, match="would be cut off"):
+        DualPathTrainer(toy, CustomSet(custom_set.folder, (long,), ""), SHORT)
+
+
+def test_an_output_folder_that_cannot_be_written_is_reported_before_training(
+    toy: Backbone, custom_set: CustomSet, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file"):
+        DualPathTrainer(toy, custom_set, SHORT, tmp_path / "file")
