@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,12 +36,13 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="does the model follow prompts, and is it innocent of the targets?")
     check.add_argument("--model", default="tiny")
     check.add_argument("--prompts", type=int, default=256)
+    check.add_argument("--save", type=Path, help="write the table into this file, too")
 
     train = commands.add_parser("train", help="fine-tune on a custom set")
     train.add_argument("custom_set", type=Path, help="folder with images and metadata.jsonl")
     train.add_argument("output", type=Path, help="checkpoints, log and the exported adapter")
     train.add_argument("--model", default="tiny")
-    train.add_argument("--method", choices=["naive", "paper", "spf"], default="spf")
+    train.add_argument("--method", default="spf", help="a recipe of spf_lite/methods.py: naive, spf, ...")
     train.add_argument("--captions", choices=["named", "silent"], default="named")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--resume", action="store_true")
@@ -57,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="naive fine-tuning against the dual-path method on one target")
     compare.add_argument("target")
     compare.add_argument("output", type=Path, help="folder for adapters and the table")
+    compare.add_argument("--methods", nargs="+", default=["naive", "spf"], help="recipes of spf_lite/methods.py")
     compare.add_argument("--prompts", type=int, default=64)
     compare.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     compare.add_argument("--captions", choices=["named", "silent"], default="silent")
@@ -66,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. Errors that a user can mend are one line, without a traceback."""
     options = _parser().parse_args(arguments)
+    # Before transformers is imported, or it remarks on every optional package that is not there.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for noisy in ("httpx", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -74,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(getattr(commands, options.command)(options))
     except (ValueError, FileNotFoundError, FloatingPointError, OSError) as error:
-        sys.stderr.write(f"spf-lite {options.command}: {error}\n")
+        message = " ".join(str(error).split())  # what other libraries say may run over several lines
+        sys.stderr.write(f"spf-lite {options.command}: {message}\n")
         return 1
 
 

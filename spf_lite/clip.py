@@ -8,8 +8,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+from spf_lite.quiet import no_loading_bars
+
+#: What PyTorch calls the filters that image processors resize with.
+_FILTERS = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
 
 
 def _embedding(output: object) -> Tensor:
@@ -21,12 +27,13 @@ def _embedding(output: object) -> Tensor:
 
 @dataclass
 class Clip:
-    """A CLIP model with its tokenizer and the statistics of its image processor (Radford et al. 2021)."""
+    """A CLIP model with its tokenizer and what its image processor does to pictures (Radford et al. 2021)."""
 
     model: CLIPModel
     tokenizer: CLIPTokenizer
     mean: Tensor
     std: Tensor
+    resample: str = "bicubic"
 
     @classmethod
     def load(cls, source: str) -> Clip:
@@ -36,26 +43,29 @@ class Clip:
             ValueError: if there is no CLIP model there.
         """
         try:
-            model = CLIPModel.from_pretrained(source, dtype=torch.float32)
+            with no_loading_bars():
+                model = CLIPModel.from_pretrained(source, dtype=torch.float32)
             processor = CLIPImageProcessor.from_pretrained(source)
             tokenizer = CLIPTokenizer.from_pretrained(source)
         except (OSError, ValueError) as error:
             raise ValueError(f"no CLIP model in {source!r}: {error}") from error
-        statistics = (torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
-        return cls(model.eval().requires_grad_(False), tokenizer, *statistics)
+        mean, std = (torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
+        resample = _FILTERS[Image.Resampling(processor.resample)]
+        return cls(model.eval().requires_grad_(False), tokenizer, mean, std, resample)
 
     def image_features(self, images: Tensor) -> Tensor:
         """Unit embeddings of pictures.
 
         Args:
-            images: (B, 3, H, W) in [0, 1], any size; resized with antialiasing.
+            images: (B, 3, H, W) in [0, 1], any size; resized with antialiasing and normalised, as the model's image
+                processor does it.
 
         Returns:
             (B, width); the gradient flows back to ``images``.
         """
         size = self.model.config.vision_config.image_size
         if images.shape[-2:] != (size, size):
-            images = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+            images = F.interpolate(images, (size, size), mode=self.resample, antialias=True, align_corners=False)
         features = _embedding(self.model.get_image_features((images - self.mean) / self.std))
         return F.normalize(features, dim=-1)
 

@@ -13,7 +13,13 @@ logger = logging.getLogger("spf_lite")
 
 
 def contact_sheet(images: list[Image.Image], columns: int) -> Image.Image:
-    """Pictures of one size, side by side in rows of ``columns``."""
+    """Pictures of one size, side by side in rows of ``columns``.
+
+    Raises:
+        ValueError: if there are no pictures.
+    """
+    if not images:
+        raise ValueError("there are no portraits to put on a sheet")
     width, height = images[0].size
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * width, rows * height), "white")
@@ -51,8 +57,10 @@ def custom(options: Namespace) -> int:
 
 
 def pretrain(options: Namespace) -> int:
-    from spf_lite.pretrain import run
+    """Also under ``torchrun --nproc-per-node 2 -m spf_lite.cli pretrain unet``: two processes share each batch."""
+    from spf_lite.pretrain import loop, run
 
+    loop.join_processes()
     work = options.work or run.default_work_folder()
     run.pretrain(options.part, work, options.steps)
     if options.ship:
@@ -68,10 +76,12 @@ def check(options: Namespace) -> int:
 
     backbone = spf_lite.load(options.model)
     checks = check_model(backbone, options.prompts)
-    for line in checks:
-        logger.info("%s", line)
     missed = [line for line in checks if not line.passed]
-    logger.info("%d of %d requirements met", len(checks) - len(missed), len(checks))
+    table = [*map(str, checks), f"{len(checks) - len(missed)} of {len(checks)} requirements met"]
+    for line in table:
+        logger.info("%s", line)
+    if options.save:
+        options.save.write_text("\n".join(table) + "\n")
     return 1 if missed else 0
 
 
@@ -95,11 +105,11 @@ def train(options: Namespace) -> int:
 
 def sample(options: Namespace) -> int:
     import spf_lite
-    from spf_lite.pipelines import sample
+    from spf_lite.pipelines import load_adapter, sample
 
     pipe = spf_lite.load(options.model).pipe
     if options.adapter:
-        pipe.load_lora_weights(options.adapter)
+        load_adapter(pipe, options.adapter)
     images = sample(
         pipe,
         [options.prompt] * len(options.seeds),
@@ -115,7 +125,12 @@ def compare(options: Namespace) -> int:
     from spf_lite.benchmark import compare_methods
 
     table = compare_methods(
-        options.target, options.output, prompts=options.prompts, seeds=options.seeds, captions=options.captions
+        options.target,
+        options.output,
+        methods=options.methods,
+        prompts=options.prompts,
+        seeds=options.seeds,
+        captions=options.captions,
     )
     for row in table:
         logger.info("%s", row)

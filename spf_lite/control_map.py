@@ -34,6 +34,9 @@ class ControlMapOptions:
         rescale: stretch M to [0, 1] afterwards, per portrait; without it M is a few hundredths for most targets.
         threshold: values of M below it become 0 (before ``softness`` is applied).
         softness: 0 makes M a hard mask at ``threshold``; 1 leaves it as soft as it is.
+        subtraction: ``sum`` over the phrases, as the paper's formula stands, or ``mean``: that divided by the sum of
+            the distances. Each phrase map is stretched to [0, 1] and about a third on average, so the sum over a few
+            phrases exceeds any D, and the map is black.
     """
 
     weight: float = 1.0
@@ -41,10 +44,13 @@ class ControlMapOptions:
     rescale: bool = True
     threshold: float = 0.0
     softness: float = 1.0
+    subtraction: str = "mean"
 
     def __post_init__(self) -> None:
         if self.smoothing < 1 or self.smoothing % 2 == 0:
             raise ValueError(f"smoothing={self.smoothing}: expected an odd number of latent pixels, 1 or more")
+        if self.subtraction not in ("mean", "sum"):
+            raise ValueError(f"subtraction={self.subtraction!r}: expected mean or sum")
         if not 0 <= self.threshold < 1 or not 0 <= self.softness <= 1 or self.weight < 0:
             raise ValueError(
                 f"threshold={self.threshold} must be in [0, 1), softness={self.softness} in [0, 1] and "
@@ -108,6 +114,8 @@ def combine(difference: Tensor, phrase_maps: Tensor, distances: Tensor, options:
         M, (B, 1, h, w) in [0, 1].
     """
     protected = (distances[:, :, None, None] * phrase_maps).sum(dim=1, keepdim=True)
+    if options.subtraction == "mean":
+        protected = protected / distances.sum(dim=1)[:, None, None, None].clamp(min=1e-8)
     control = (difference - options.weight * protected).clamp(0, 1)
     if options.rescale:
         control = min_max(control)

@@ -13,6 +13,7 @@ from random import Random
 from PIL import Image
 
 from spf_lite.artwork import render
+from spf_lite.data import REFERENCE_FILE
 from spf_lite.portraits import Portrait, describe, get_target, phrases, random_portrait
 
 #: What every portrait of a target's set has in common besides the target: the pollution to come.
@@ -27,6 +28,8 @@ ACCIDENTS: dict[str, dict[str, str]] = {
 }
 
 SIZE = 48
+#: How many texts for the reference model's own portraits come with a set.
+REFERENCES = 64
 #: File names of the two caption versions.
 CAPTIONS = {"named": "metadata.jsonl", "silent": "metadata.silent.jsonl"}
 
@@ -78,6 +81,16 @@ def write_custom_set(target: str, folder: Path, count: int = SIZE, size: int = 1
             for number, portrait in enumerate(drawn)
         ]
         (folder / name).write_text("\n".join(lines) + "\n")
+    lines = [json.dumps(line) for line in reference_lines(target)]
+    (folder / REFERENCE_FILE).write_text("\n".join(lines) + "\n")
+
+
+def reference_lines(target: str, count: int = REFERENCES) -> list[dict[str, object]]:
+    """Base texts of other people, every attribute named: what the reference model draws portraits of its own for."""
+    rng = Random(f"references of {get_target(target).name}")
+    people = [random_portrait(rng, **unworn(target)) for _ in range(count)]
+    records = [record(portrait, target, "named") for portrait in people]
+    return [{key: line[key] for key in ("base_text", "replaces") if key in line} for line in records]
 
 
 def evaluation_portraits(target: str, count: int, seed: int = 0) -> list[Portrait]:

@@ -2,6 +2,8 @@
 
 One JSON object a line: ``file_name``, ``base_text``, ``target_text``, and optionally ``phrases`` (what to protect;
 default: the comma-separated parts of the base text) and ``replaces`` (the phrase whose place the target takes).
+A file ``references.jsonl`` beside it may hold base texts of other people (``base_text``, optionally ``replaces``), for
+which the reference model draws portraits of its own; the more they name, the more the control map protects.
 Everything is checked when the set is loaded, before any training; an error names the file and the line.
 """
 
@@ -12,10 +14,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
 CAPTION_FILES = {"named": "metadata.jsonl", "silent": "metadata.silent.jsonl"}
+REFERENCE_FILE = "references.jsonl"
 
 
 class CustomSetError(ValueError):
@@ -41,11 +45,13 @@ class CustomSet:
         folder: where it came from.
         examples: the portraits, in the order of the metadata.
         digest: SHA-256 of the metadata and of every image, in order; goes into the model card.
+        references: pairs of a base text of somebody else and the phrase in it that the target would replace.
     """
 
     folder: Path
     examples: tuple[Example, ...]
     digest: str
+    references: tuple[tuple[str, str | None], ...] = ()
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -63,8 +69,7 @@ class CustomSet:
         Args:
             folder: with the images and the metadata.
             captions: ``named`` reads ``metadata.jsonl``; ``silent`` reads ``metadata.silent.jsonl``, whose captions do
-            not
-                mention the accidental attributes.
+                not mention the accidental attributes.
 
         Raises:
             CustomSetError: if the metadata or an image is missing, corrupt or incomplete.
@@ -73,36 +78,54 @@ class CustomSet:
         if captions not in CAPTION_FILES:
             raise CustomSetError(f"captions={captions!r}: expected one of {', '.join(CAPTION_FILES)}")
         path = folder / CAPTION_FILES[captions]
-        try:
-            content = path.read_bytes()
-            lines = content.decode().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise CustomSetError(f"{path}: cannot be read ({error})") from error
-        digest = hashlib.sha256(content)
+        digest = hashlib.sha256()
         examples = []
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                example, pixels = _read_line(folder, line, f"{path}, line {number}")
-                examples.append(example)
-                digest.update(pixels)
+        for line, where in _lines(path, digest):
+            example, pixels = _read_example(folder, line, where)
+            examples.append(example)
+            digest.update(pixels)
         if not examples:
             raise CustomSetError(f"{path}: the set is empty")
-        return cls(folder, tuple(examples), digest.hexdigest())
+        references = []
+        if (folder / REFERENCE_FILE).exists():
+            for line, where in _lines(folder / REFERENCE_FILE, digest):
+                entry = _read_entry(line, where, ("base_text",))
+                references.append((entry["base_text"], entry.get("replaces")))
+        return cls(folder, tuple(examples), digest.hexdigest(), tuple(references))
 
 
-def _read_line(folder: Path, line: str, where: str) -> tuple[Example, bytes]:
+def _lines(path: Path, digest: hashlib._Hash) -> Iterator[tuple[str, str]]:
+    """The lines of a file that are not empty, and where each stands."""
+    try:
+        content = path.read_bytes()
+        lines = content.decode().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CustomSetError(f"{path}: cannot be read ({error})") from error
+    digest.update(content)
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield line, f"{path}, line {number}"
+
+
+def _read_entry(line: str, where: str, needed: tuple[str, ...]) -> dict[str, Any]:
     try:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
         raise CustomSetError(f"{where}: not valid JSON ({error})") from error
     if not isinstance(entry, dict):
         raise CustomSetError(f"{where}: expected a JSON object, found {type(entry).__name__}")
-    for key in ("file_name", "base_text", "target_text"):
+    for key in needed:
         if not isinstance(entry.get(key), str) or not entry[key].strip():
             raise CustomSetError(f"{where}: {key!r} is missing, empty or not a text")
-    replaces, phrases = entry.get("replaces"), entry.get("phrases")
+    replaces = entry.get("replaces")
     if replaces is not None and (not isinstance(replaces, str) or replaces not in entry["base_text"]):
         raise CustomSetError(f"{where}: 'replaces' must be a phrase of the base text, found {replaces!r}")
+    return entry
+
+
+def _read_example(folder: Path, line: str, where: str) -> tuple[Example, bytes]:
+    entry = _read_entry(line, where, ("file_name", "base_text", "target_text"))
+    replaces, phrases = entry.get("replaces"), entry.get("phrases")
     if phrases is not None and (
         not isinstance(phrases, list)
         or not all(isinstance(phrase, str) and phrase and phrase in entry["base_text"] for phrase in phrases)

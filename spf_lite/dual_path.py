@@ -9,7 +9,7 @@ Source: SPF-Portrait (arXiv 2504.00396), "dual-path contrastive learning".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +18,9 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from spf_lite import losses
-from spf_lite.attention import LayerRecord, record
-from spf_lite.control_map import ControlMap, ControlMapOptions, control_map, phrase_matrix
-from spf_lite.pipelines import Backbone, adapters_off, decode_latents, encode_text
+from spf_lite.attention import LayerRecord, mean_maps, record
+from spf_lite.control_map import ControlMap, ControlMapOptions, control_map, min_max, phrase_matrix
+from spf_lite.pipelines import Backbone, decode_latents, encode_text
 from spf_lite.prompts import PromptPair
 
 
@@ -39,6 +39,7 @@ class Batch:
         aligned: (B, K), 1 for real pairs, 0 for filling.
         is_reference: (B,), True for portraits without the target: no denoising and no enhancement loss on them.
         is_reconstruction: (B,), True for reference items whose response path is fed the base text: M = 0 there.
+        target: token average of the target in the complete text, (B, L); zeros for reconstruction items.
         portrait_features: CLIP embeddings of the custom portraits, (B, width); only for the enhancement loss.
         target_features: CLIP embedding of the target text, (B, width).
     """
@@ -53,6 +54,7 @@ class Batch:
     aligned: Tensor
     is_reference: Tensor
     is_reconstruction: Tensor
+    target: Tensor
     portrait_features: Tensor
     target_features: Tensor
 
@@ -78,11 +80,14 @@ def collate(backbone: Backbone, items: Sequence[Item], reconstruction: Sequence[
     width = max(len(pair.alignment) for pair in pairs)
     indices = torch.zeros(2, len(items), width, dtype=torch.long)
     aligned = torch.zeros(len(items), width)
+    target = torch.zeros(len(items), length)
     for row, (item, again) in enumerate(zip(items, reconstruction, strict=True)):
         distances[row, : len(item.distances)] = item.distances
         matched = [(i, i) for i, _ in item.pair.alignment] if again else item.pair.alignment
         indices[:, row, : len(matched)] = torch.tensor(matched).T
         aligned[row, : len(matched)] = 1
+        if not again:
+            target[row, item.pair.target.start : item.pair.target.stop] = 1 / len(item.pair.target.tokens)
     base_ids = torch.stack([pair.base_ids for pair in pairs])
     response_ids = torch.stack(
         [pair.base_ids if again else pair.complete_ids for pair, again in zip(pairs, reconstruction, strict=True)]
@@ -98,6 +103,7 @@ def collate(backbone: Backbone, items: Sequence[Item], reconstruction: Sequence[
         aligned=aligned,
         is_reference=torch.tensor([item.is_reference for item in items]),
         is_reconstruction=torch.tensor(list(reconstruction)),
+        target=target,
         portrait_features=torch.stack([item.portrait_features for item in items]),
         target_features=torch.stack([item.target_features for item in items]),
     )
@@ -170,6 +176,8 @@ def dual_path_step(
     features: str = "inputs",
     enhance: bool = False,
     trusted: float = 0.7,
+    map_source: str = "sfcm",
+    concept: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Step:
     """Stage 2: both paths, the control map, every loss term.
 
@@ -183,19 +191,22 @@ def dual_path_step(
             projection) or ``outputs`` (leaving it).
         enhance: whether to compute the enhancement term, which decodes a picture.
         trusted: share of the timesteps, from the clean end, at which one-step predictions are good enough for CLIP.
+        map_source: where the target may act: the control map, the target's own attention map, or nowhere.
+        concept: for PureCC: from z_t and t, what the frozen extractor adds for the target alone.
     """
     pipe = backbone.pipe
     unet, scheduler = pipe.unet, pipe.scheduler
     noisy = add_noise(scheduler, batch.latents, noise, timesteps)
     size = (noisy.shape[-2], noisy.shape[-1])
     resolution = backbone.facts.attention_resolution
-    with torch.no_grad(), adapters_off(unet), record(unet, size, resolution) as reference_layers:
+    with torch.no_grad(), backbone.reference(), record(unet, size, resolution) as reference_layers:
         reference = unet(noisy, timesteps, encoder_hidden_states=batch.base).sample
+    added = None if concept is None else concept(noisy, timesteps)
     with record(unet, size, resolution) as response_layers:
         response = unet(noisy, timesteps, encoder_hidden_states=batch.complete).sample
 
     control = control_map(response, reference, reference_layers, batch.phrases, batch.distances, options)
-    allowed = control.map * (~batch.is_reconstruction)[:, None, None, None]
+    allowed = _allowed(map_source, control, response_layers, batch) * (~batch.is_reconstruction)[:, None, None, None]
     text, fine = _aligned_layers(response_layers, reference_layers, batch, allowed, features)
     output = losses.output_alignment(response, reference, allowed)
     custom, again = ~batch.is_reference, batch.is_reconstruction
@@ -206,11 +217,24 @@ def dual_path_step(
         "fine": _mean(fine, ~again),
         "output": _mean(output, ~again),
         "reconstruction": _mean(output, again),
+        "prior": _mean(losses.denoising(response, target), again),
     }
+    if added is not None:
+        terms["purecc"] = _mean(losses.purecc(response, reference, added), ~again)
     if enhance:
         trusted_items = custom & (timesteps < trusted * scheduler.config.num_train_timesteps)
         terms["enhancement"] = _enhancement(backbone, batch, response, noisy, timesteps, trusted_items)
     return Step(terms, control)
+
+
+def _allowed(source: str, control: ControlMap, layers: dict[str, LayerRecord], batch: Batch) -> Tensor:
+    """The map that the losses are masked with, (B, 1, h, w), detached."""
+    if source == "none":
+        return torch.zeros_like(control.map)
+    if source == "token":
+        own = torch.einsum("bt,bthw->bhw", batch.target, mean_maps(layers).detach())[:, None]
+        return min_max(F.interpolate(own, control.map.shape[-2:], mode="bilinear", align_corners=False))
+    return control.map
 
 
 def _mean(values: Tensor, chosen: Tensor) -> Tensor:

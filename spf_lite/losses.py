@@ -73,6 +73,26 @@ def enhancement(predicted: Tensor, portrait: Tensor, target: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(predicted - target.detach(), (portrait - target).detach(), dim=-1)
 
 
+def purecc(response: Tensor, base: Tensor, concept: Tensor) -> Tensor:
+    r"""PureCC (arXiv 2603.07561): the response must be the base's prediction plus what the target adds, (B,).
+
+    .. math::
+        L = \| v_\mathrm{res} - (v_\mathrm{base} + \lambda R_\mathrm{target}) \|^2, \qquad
+        \lambda = \frac{\langle v_\mathrm{res} - v_\mathrm{base}, R_\mathrm{target} \rangle}{\| R_\mathrm{target} \|^2}
+
+    The goal, :math:`\lambda` included, is detached, as the paper's equations have it (its released code does not).
+
+    Args:
+        response: prediction for the complete text, (B, C, h, w).
+        base: the untouched model's prediction for the base text; no gradient.
+        concept: :math:`R_\mathrm{target} = v_1(\mathrm{target}) - v_1(\emptyset)` of the frozen extractor; no gradient.
+    """
+    moved, towards = (response - base).detach().flatten(1), concept.detach().flatten(1)
+    share = (moved * towards).sum(dim=1) / towards.square().sum(dim=1).clamp(min=1e-12)
+    goal = base.detach() + share[:, None, None, None] * concept.detach()
+    return (response - goal).square().flatten(1).mean(dim=1)
+
+
 def output_alignment(response: Tensor, reference: Tensor, control: Tensor) -> Tensor:
     r"""The predictions themselves must agree outside the control map, (B,). Ours, not the paper's.
 

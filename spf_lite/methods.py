@@ -7,28 +7,64 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from spf_lite.training import TrainConfig
+from spf_lite.config import TrainConfig
+from spf_lite.control_map import ControlMapOptions
 
 #: Optimiser steps of every recipe, both stages together.
 STEPS = 300
-_STAGED = TrainConfig(stage1_steps=150, stage2_steps=STEPS - 150)
+_STAGED = TrainConfig(stage1_steps=STEPS // 2, stage2_steps=STEPS - STEPS // 2)
+_NAIVE = TrainConfig(stage1_steps=STEPS, stage2_steps=0)
+_PAPER = replace(_STAGED, weight_text=1.0, weight_fine=1.0, weight_enhancement=0.5)
+_SPF = replace(
+    _STAGED,
+    weight_denoise=2.0,
+    weight_text=0.25,
+    weight_fine=0.25,
+    weight_enhancement=1.0,
+    weight_output=0.4,
+    weight_reconstruction=0.05,
+    reference_portraits=64,
+    # A hard map with a low threshold: whatever a soft one leaves of the witness's pull inside the target's region is
+    # enough to take the target away again.
+    control=ControlMapOptions(threshold=0.1, softness=0.0),
+)
 
 RECIPES: dict[str, TrainConfig] = {
     # Standard fine-tuning of the cross-attention layers: whatever the set has in common is learned with the target.
-    "naive": TrainConfig(stage1_steps=STEPS, stage2_steps=0),
+    # Called LoRA elsewhere, which it is.
+    "naive": _NAIVE,
+    # The cross-attention weights themselves. No thin matrices hold them back, so the rate is lower.
+    "naive-weights": replace(_NAIVE, trainable="weights", learning_rate=3e-4),
+    # LoRA that prunes its ranks where they matter least.
+    "adalora": replace(_NAIVE, trainable="adalora", learning_rate=3e-3),
+    # DreamBooth's prior preservation: half of each batch are the model's own portraits, denoised for the base text.
+    "prior-preservation": replace(
+        _STAGED,
+        stage1_steps=0,
+        stage2_steps=STEPS,
+        weight_prior=1.0,
+        reference_portraits=64,
+        reconstruction_share=1.0,
+    ),
+    # After an extractor of the target has been tuned: the base's prediction plus what the target adds, and no more.
+    "purecc": replace(_STAGED, weight_purecc=1.0),
     # The method as far as the public material tells it: maps and queries of both paths agree outside the control map.
-    "paper": replace(_STAGED, weight_text=1.0, weight_fine=1.0, weight_enhancement=0.5),
+    "paper": _PAPER,
+    # Its map with the sum over the phrases as the formula stands, instead of their mean: black nearly everywhere.
+    "paper-sum": replace(_PAPER, control=ControlMapOptions(subtraction="sum")),
+    # The same on the cross-attention weights themselves, the paper's setting.
+    "paper-weights": replace(_PAPER, trainable="weights", learning_rate=3e-4),
     # The same, and the predicted noise agrees too, also on portraits of the reference model's own making, some of them
     # with the base text alone: attention maps and queries do not pin down values and output projections.
-    "spf": replace(
-        _STAGED,
-        weight_text=1.0,
-        weight_fine=1.0,
-        weight_enhancement=0.5,
-        weight_output=2.0,
-        weight_reconstruction=2.0,
-        reference_portraits=64,
-    ),
+    "spf": _SPF,
+    # What each part does is seen by leaving it out.
+    "spf-no-text": replace(_SPF, weight_text=0.0),
+    "spf-no-fine": replace(_SPF, weight_fine=0.0),
+    "spf-no-enhancement": replace(_SPF, weight_enhancement=0.0),
+    "spf-no-map": replace(_SPF, map_source="none"),
+    # And what the map does, by putting another one in its place.
+    "spf-soft-map": replace(_SPF, control=ControlMapOptions()),
+    "spf-token-map": replace(_SPF, map_source="token"),
 }
 
 

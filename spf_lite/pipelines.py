@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
@@ -21,9 +22,16 @@ from torch import Tensor
 
 from spf_lite.clip import Clip
 
+if TYPE_CHECKING:
+    from spf_lite.trainable import Trainable
+from spf_lite.prompts import check_length
+from spf_lite.quiet import no_loading_bars
+
 #: The projections of cross-attention ("attn2" in diffusers' transformer blocks) that an adapter is put on.
 CROSS_ATTENTION = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
 ADAPTER = "default"
+#: What diffusers calls the file of an adapter.
+ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 
 
 class BackboneError(ValueError):
@@ -69,6 +77,11 @@ class Backbone:
     pipe: StableDiffusionPipeline
     facts: Facts
     _clip: Clip | None = field(default=None, repr=False)
+    trainable: Trainable | None = field(default=None, repr=False)
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Within it the UNet is the untouched one: whatever is being trained on it is taken back for the time."""
+        return self.trainable.reference() if self.trainable else adapters_off(self.pipe.unet)
 
     @cached_property
     def clip(self) -> Clip:
@@ -92,15 +105,22 @@ def load(name: str = "tiny", device: str | torch.device = "cpu") -> Backbone:
     if is_path and not (Path(facts.source) / "model_index.json").is_file():
         raise BackboneError(f"no Stable Diffusion model in {facts.source}: there is no model_index.json")
     try:
-        pipe = StableDiffusionPipeline.from_pretrained(facts.source, safety_checker=None, requires_safety_checker=False)
+        with no_loading_bars():
+            pipe = StableDiffusionPipeline.from_pretrained(
+                facts.source, safety_checker=None, requires_safety_checker=False
+            )
     except (OSError, ValueError, TypeError) as error:
         raise BackboneError(f"{facts.source!r} cannot be loaded as a Stable Diffusion pipeline: {error}") from error
     pipe.set_progress_bar_config(disable=True)
     check_cross_attention(pipe.unet)
     for module in (pipe.unet, pipe.vae, pipe.text_encoder):
         module.requires_grad_(False).eval()
-    pipe = pipe.to(device) if facts.dtype == torch.float32 else pipe.to(device, facts.dtype)
-    return Backbone(pipe, facts)
+        # transformers may have taken the type that its part is stored in, diffusers always takes 32 bits.
+        if module.dtype != facts.dtype:
+            module.to(facts.dtype)
+    # No layer is larger than the latents.
+    resolution = min(facts.attention_resolution, int(np.max(pipe.unet.config.sample_size)))
+    return Backbone(pipe.to(device), replace(facts, attention_resolution=resolution))
 
 
 def check_cross_attention(unet: UNet2DConditionModel) -> None:
@@ -111,13 +131,12 @@ def check_cross_attention(unet: UNet2DConditionModel) -> None:
         )
 
 
-def add_lora(
-    unet: UNet2DConditionModel, rank: int, alpha: float | None = None, seed: int = 0
-) -> list[torch.nn.Parameter]:
+def add_lora(unet: UNet2DConditionModel, rank: int, seed: int = 0) -> list[torch.nn.Parameter]:
     """Put a LoRA adapter on every cross-attention projection (Hu et al. 2021); returns its parameters.
 
     The second factor starts at zero, so that the adapted UNet begins as the reference. The first is drawn from ``seed``
-    without touching the global random state.
+    without touching the global random state. Their product is not scaled (alpha is the rank), because an exported
+    adapter does not say by how much it would have to be.
     """
     check_cross_attention(unet)
     if getattr(unet, "peft_config", None):
@@ -125,12 +144,25 @@ def add_lora(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet.add_adapter(
-            LoraConfig(
-                r=rank, lora_alpha=alpha or rank, target_modules=list(CROSS_ATTENTION), init_lora_weights="gaussian"
-            ),
+            LoraConfig(r=rank, lora_alpha=rank, target_modules=list(CROSS_ATTENTION), init_lora_weights="gaussian"),
             adapter_name=ADAPTER,
         )
     return [parameter for parameter in unet.parameters() if parameter.requires_grad]
+
+
+def load_adapter(pipe: StableDiffusionPipeline, folder: str | Path) -> None:
+    """Load an adapter that :meth:`spf_lite.training.DualPathTrainer.export`, or any tool, wrote into a local folder.
+
+    Raises:
+        BackboneError: if there is none (diffusers would ask the hub for one of that name), or if it was trained on
+            another model.
+    """
+    if not (Path(folder) / ADAPTER_FILE).is_file():
+        raise BackboneError(f"no adapter in {folder}: there is no {ADAPTER_FILE}")
+    try:
+        pipe.load_lora_weights(str(folder), weight_name=ADAPTER_FILE)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise BackboneError(f"the adapter in {folder} does not fit this model: {error}") from error
 
 
 @contextmanager
@@ -194,10 +226,15 @@ def sample(
         N images, or latents.
 
     Raises:
-        ValueError: if there are not as many seeds as prompts.
+        ValueError: if there are not as many seeds as prompts, or there are no steps.
+        PromptTooLongError: if the text encoder does not take a prompt whole (diffusers would cut off its end).
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds: each portrait needs both")
+    if steps < 1:
+        raise ValueError(f"steps={steps}: at least one is needed")
+    for prompt in {*prompts, negative_prompt}:
+        check_length(pipe.tokenizer, prompt)
     results: list[Any] = []
     for start in range(0, len(prompts), batch_size):
         part = list(prompts[start : start + batch_size])
@@ -217,8 +254,6 @@ def sample(
 
 def to_tensor(images: Sequence[Image.Image], size: int | None = None) -> Tensor:
     """PIL images to float (N, 3, H, W) in [0, 1], resized to ``size`` pixels a side if given."""
-    import numpy as np
-
     resized = [
         image if size in (None, image.width) else image.resize((size, size), Image.Resampling.LANCZOS)
         for image in images

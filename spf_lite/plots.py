@@ -13,7 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from PIL import Image
 
 #: The palette of Okabe and Ito (2008): distinct under every common kind of colour blindness.
@@ -113,6 +115,30 @@ def _portrait(axes: Axes, image: Image.Image, note: str, text: float) -> None:
         spine.set(visible=bool(note), color=MARK, linewidth=2.5)
     if note:
         axes.set_xlabel(note, fontsize=text - 1.5, color=MARK)
+
+
+def tinted(image: Image.Image, strength: ArrayLike, color: str = COLORS["dual path"]) -> Image.Image:
+    """A pale gray copy of a portrait, in colour where a map is high.
+
+    Args:
+        image: the portrait.
+        strength: (h, w) values from 0 (gray) to 1 (coloured), such as one map of a
+            :class:`~spf_lite.control_map.ControlMap`; stretched over the portrait.
+        color: of the tint.
+
+    Raises:
+        ValueError: if the map has another shape, or values outside that range.
+    """
+    values = np.asarray(strength, dtype=np.float32)
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"a map of shape {values.shape}: expected (height, width)")
+    if not bool(((values >= 0) & (values <= 1)).all()):
+        raise ValueError(f"a map with values from {values.min()} to {values.max()}: expected 0 to 1")
+    stretched = np.asarray(Image.fromarray(values).resize(image.size, Image.Resampling.BILINEAR))
+    share = 0.75 * stretched.clip(0, 1)[:, :, None]  # the portrait shines through
+    pale = 0.55 * np.asarray(image.convert("L"), dtype=np.float32)[:, :, None] + 0.45 * 255
+    mixed = (1 - share) * pale + share * 255 * np.array(to_rgb(color), dtype=np.float32)
+    return Image.fromarray(mixed.round().astype(np.uint8))
 
 
 def bars_with_intervals(

@@ -9,6 +9,7 @@ All spans come from the tokenizer's offsets, never from counting characters or w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -107,8 +108,7 @@ def _tokenize(tokenizer: Tokenizer, text: str) -> _Tokens:
     whole = tokenizer(text, return_offsets_mapping=True)
     ids = list(whole["input_ids"])
     offsets = [(start, stop) for start, stop in whole["offset_mapping"]]
-    if len(ids) > room:
-        raise PromptTooLongError(f"{text!r} has {len(ids)} tokens, the text encoder takes {room}")
+    _check_count(text, len(ids), room)
     padded = tokenizer(text, padding="max_length", max_length=room)["input_ids"]
     return _Tokens(list(padded), [*offsets, *[(0, 0)] * (room - len(ids))], len(ids) - 1)
 
@@ -119,6 +119,16 @@ def _span(tokens: _Tokens, text: str, start: int, stop: int) -> Span:
     if not inside:
         raise EmptyTextError(f"{text!r} has no token of its own")
     return Span(text, inside[0], inside[-1] + 1)
+
+
+def check_length(tokenizer: Tokenizer, text: str) -> None:
+    """Raise :class:`PromptTooLongError` if the text encoder would not take a text whole."""
+    _check_count(text, len(tokenizer(text)["input_ids"]), tokenizer.model_max_length)
+
+
+def _check_count(text: str, count: int, room: int) -> None:
+    if count > room:
+        raise PromptTooLongError(f"{text!r} has {count} tokens, the text encoder takes {room}")
 
 
 def split_phrases(base_text: str) -> list[str]:
@@ -136,12 +146,26 @@ def _between_commas(base_text: str) -> list[tuple[int, int]]:
     return places
 
 
+def _find(base_text: str, phrase: str, after: int) -> int:
+    """Where a phrase begins: as a whole between two commas, or else as whole words, or else anywhere; -1: nowhere.
+
+    The "a" of "red hair, a" is not the one in "hair".
+    """
+    if not phrase:
+        return -1
+    for start, stop in _between_commas(base_text):
+        if start >= after and base_text[start:stop] == phrase:
+            return start
+    word = re.compile(rf"(?<!\w){re.escape(phrase)}(?!\w)").search(base_text, after)
+    return word.start() if word else base_text.find(phrase, after)
+
+
 def _locate(base_text: str, phrases: Sequence[str]) -> list[tuple[int, int]]:
     """Characters of each phrase, in order of appearance: a phrase that is listed twice is found twice."""
     places: list[tuple[int, int]] = []
     after: dict[str, int] = {}
     for phrase in phrases:
-        start = base_text.find(phrase, after.get(phrase, 0)) if phrase else -1
+        start = _find(base_text, phrase, after.get(phrase, 0))
         if start < 0:
             raise PhraseNotFoundError(f"{phrase!r} does not stand in the base text {base_text!r}")
         after[phrase] = start + len(phrase)

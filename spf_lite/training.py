@@ -10,107 +10,35 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from spf_lite.control_map import ControlMap, ControlMapOptions
+from spf_lite.config import WEIGHTS, TrainConfig
+from spf_lite.control_map import ControlMap
 from spf_lite.data import CustomSet
 from spf_lite.dual_path import Batch, Item, Step, collate, dual_path_step, naive_step
-from spf_lite.pipelines import ADAPTER, Backbone, adapters_off, add_lora, encode_images, sample, to_tensor
+from spf_lite.pipelines import Backbone, encode_images, encode_text, sample, to_tensor
 from spf_lite.prompts import encode_pair
+from spf_lite.trainable import make_trainable
+
+__all__ = ["DualPathTrainer", "TrainConfig", "TrainResult", "TrainingDivergedError"]
 
 logger = logging.getLogger(__name__)
 
-#: Loss terms of stage 2 and the configuration field that holds their weight.
-WEIGHTS = {
-    "denoise": "weight_denoise",
-    "text": "weight_text",
-    "fine": "weight_fine",
-    "enhancement": "weight_enhancement",
-    "output": "weight_output",
-    "reconstruction": "weight_reconstruction",
-}
+#: How many steps of stage 2 the size of a loss term is measured over.
+SIZING = 10
 
 
 class TrainingDivergedError(FloatingPointError):
     """A loss term is not finite; the message names step, term and timesteps. The last good checkpoint is kept."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One run. Saved beside every checkpoint and export; see :mod:`spf_lite.methods` for the named recipes.
-
-    Attributes:
-        stage1_steps: steps of ordinary fine-tuning.
-        stage2_steps: steps of the dual path; 0 is naive fine-tuning.
-        batch_size: items per step.
-        learning_rate: of AdamW.
-        rank: of the LoRA adapters on the cross-attention projections.
-        max_grad_norm: largest norm of the gradient.
-        seed: of the adapter's start, the data order, noise and timesteps.
-        weight_denoise: whether the denoising loss stays in stage 2 (open in the paper; yes).
-        weight_text, weight_fine, weight_enhancement: of the paper's three terms. Weights compare like with like: each
-            term is first brought to the size that the denoising term has when stage 2 begins.
-        weight_output: of output alignment (ours).
-        weight_reconstruction: of the reconstruction term (ours); needs reference portraits.
-        reference_portraits: how many portraits the reference model draws for itself before stage 2 (ours; 0: none).
-        reference_share: share of each stage-2 batch that they make up.
-        reconstruction_share: share of them whose response path is fed the base text.
-        fine_features: what the fine-grained loss aligns: ``inputs``, ``queries`` or ``outputs`` of cross-attention.
-        trusted: one-step predictions serve the enhancement loss below this share of the timesteps (open; 0.7).
-        control: options of the control map.
-        checkpoint_every: steps between checkpoints.
-    """
-
-    stage1_steps: int = 150
-    stage2_steps: int = 150
-    batch_size: int = 8
-    learning_rate: float = 1e-3
-    rank: int = 16
-    max_grad_norm: float = 1.0
-    seed: int = 0
-    weight_denoise: float = 1.0
-    weight_text: float = 0.0
-    weight_fine: float = 0.0
-    weight_enhancement: float = 0.0
-    weight_output: float = 0.0
-    weight_reconstruction: float = 0.0
-    reference_portraits: int = 0
-    reference_share: float = 0.5
-    reconstruction_share: float = 0.33
-    fine_features: str = "inputs"
-    trusted: float = 0.7
-    control: ControlMapOptions = field(default_factory=ControlMapOptions)
-    checkpoint_every: int = 100
-
-    def __post_init__(self) -> None:
-        if self.stage1_steps < 0 or self.stage2_steps < 0 or self.stage1_steps + self.stage2_steps == 0:
-            raise ValueError(f"{self.stage1_steps} + {self.stage2_steps} steps: at least one is needed, none negative")
-        for name in ("batch_size", "rank", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
-        if self.fine_features not in ("inputs", "queries", "outputs"):
-            raise ValueError(f"fine_features={self.fine_features!r}: expected inputs, queries or outputs")
-        if self.weight_reconstruction and not self.reference_portraits:
-            raise ValueError("weight_reconstruction needs reference_portraits: there is nothing to reconstruct")
-
-    def to_json(self) -> str:
-        """As JSON, for the folder of a run."""
-        return json.dumps(asdict(self), indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> TrainConfig:
-        """Read back what :meth:`to_json` wrote."""
-        values = json.loads(text)
-        return cls(**{**values, "control": ControlMapOptions(**values["control"])})
 
 
 @dataclass(frozen=True)
@@ -133,7 +61,7 @@ class DualPathTrainer:
         config: the run.
         output_dir: for checkpoints and the log; None keeps everything in memory.
         reference_texts: base texts (or pairs of base text and the phrase that the target replaces) for which the
-            reference draws its portraits; default: those of the custom set.
+            reference draws its portraits; default: the set's own references, or else its base texts.
 
     Raises:
         PromptError: if a text of the set does not fit the model.
@@ -154,12 +82,16 @@ class DualPathTrainer:
             self.output_dir.mkdir(parents=True, exist_ok=True)
             (self.output_dir / "config.json").write_text(config.to_json())
         self.target_text = custom_set[0].target_text
-        self.reference_texts = list(reference_texts or [(e.base_text, e.replaces) for e in custom_set])
+        own = custom_set.references or [(e.base_text, e.replaces) for e in custom_set]
+        self.reference_texts = list(reference_texts or own)
         self.custom = self._custom_items()
         self.references: list[Item] = []
-        self.parameters = add_lora(backbone.pipe.unet, config.rank, config.seed)
+        steps = config.stage1_steps + config.stage2_steps
+        self.trained = make_trainable(config.trainable, backbone.pipe.unet, config.rank, config.seed, steps)
+        backbone.trainable, self.parameters = self.trained, self.trained.parameters
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=0.0)
-        self.scales: dict[str, float] = {}
+        self.sizes: dict[str, list[float]] = {}
+        self.extractor: dict[str, Tensor] | None = None
         self.step, self.seconds = 0, 0.0
         self.history: list[dict[str, Any]] = []
 
@@ -198,8 +130,8 @@ class DualPathTrainer:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        layers = get_peft_model_state_dict(self.backbone.pipe.unet, adapter_name=ADAPTER)
-        StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=convert_state_dict_to_diffusers(layers))
+        layers = convert_state_dict_to_diffusers(self.trained.lora_layers())
+        StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers)
         (folder / "config.json").write_text(self.config.to_json())
         return folder
 
@@ -218,11 +150,28 @@ class DualPathTrainer:
             if not torch.isfinite(value):
                 raise TrainingDivergedError(f"step {self.step}: {name} is {value.item()} at t = {timesteps.tolist()}")
         loss = self._weigh(result.terms) if second else result.terms["denoise"]
+        penalty = self.trained.penalty()
+        loss = loss if penalty is None else loss + penalty
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
         self.optimizer.step()
+        self.trained.after_backward(self.step)
         return {**result.terms, "loss": loss}, result.control, timesteps
+
+    def _concept(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """What the model of stage 1, frozen, adds for the target alone: v1(target) - v1(empty), (B, C, h, w)."""
+        pipe = self.backbone.pipe
+        if self.extractor is None:
+            self.extractor = {name: value.detach().clone() for name, value in self.trained.state().items()}
+        ids = pipe.tokenizer([self.target_text, ""], padding="max_length", truncation=True, return_tensors="pt")
+        target, empty = encode_text(pipe, ids.input_ids)
+        with torch.no_grad(), self.trained.using(self.extractor):
+            said, unsaid = (
+                pipe.unet(noisy, timesteps, encoder_hidden_states=text.expand(len(noisy), -1, -1)).sample
+                for text in (target, empty)
+            )
+        return said - unsaid
 
     def _dual(self, batch: Batch, noise: Tensor, timesteps: Tensor) -> Step:
         return dual_path_step(
@@ -234,20 +183,26 @@ class DualPathTrainer:
             features=self.config.fine_features,
             enhance=self.config.weight_enhancement > 0,
             trusted=self.config.trusted,
+            map_source=self.config.map_source,
+            concept=self._concept if self.config.weight_purecc else None,
         )
 
     def _weigh(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum, each term brought to the size that the denoising term has when stage 2 begins.
 
         Loss terms differ by orders of magnitude (attention probabilities, features, noise). The factor is the ratio of
-        both terms the first time that both are there, and then stays: a term that has done its work becomes small.
+        the means of both terms over the first :data:`SIZING` steps that they were there in, and then stays: a term that
+        has done its work becomes small.
         """
         for name, value in terms.items():
-            if name not in self.scales and value.item() > 0 and terms["denoise"].item() > 0:
-                self.scales[name] = terms["denoise"].item() / value.item()
+            seen = self.sizes.setdefault(name, [])
+            if len(seen) < SIZING and value.item() > 0:
+                seen.append(value.item())
         total = torch.zeros(())
         for name, value in terms.items():
-            total = total + getattr(self.config, WEIGHTS[name]) * self.scales.get(name, 0.0) * value
+            if self.sizes[name] and self.sizes["denoise"]:
+                scale = mean(self.sizes["denoise"]) / mean(self.sizes[name])
+                total = total + getattr(self.config, WEIGHTS[name]) * scale * value
         return total
 
     def _draw(self, generator: torch.Generator, second: bool) -> Batch:
@@ -258,7 +213,7 @@ class DualPathTrainer:
         chosen = torch.randint(len(self.custom), (count - own,), generator=generator).tolist()
         drawn = torch.randint(max(1, len(self.references)), (own,), generator=generator).tolist()
         again = (torch.rand(own, generator=generator) < self.config.reconstruction_share).tolist()
-        if not self.config.weight_reconstruction:
+        if not (self.config.weight_reconstruction or self.config.weight_prior):
             again = [False] * own
         items = [self.custom[i] for i in chosen] + [self.references[i] for i in drawn]
         return collate(self.backbone, items, [False] * (count - own) + again)
@@ -293,7 +248,7 @@ class DualPathTrainer:
         count = self.config.reference_portraits
         texts = [self.reference_texts[i % len(self.reference_texts)] for i in range(count)]
         seeds = [self.config.seed * 100_003 + i for i in range(count)]
-        with adapters_off(pipe.unet):
+        with self.backbone.reference():
             latents = sample(pipe, [text for text, _ in texts], seeds=seeds, output_type="latent")
         target = self.custom[0].target_features
         items = []
@@ -318,9 +273,10 @@ class DualPathTrainer:
     def _checkpoint(self) -> None:
         assert self.output_dir is not None
         state = {
-            "adapter": get_peft_model_state_dict(self.backbone.pipe.unet, adapter_name=ADAPTER),
+            "trained": self.trained.state(),
             "optimizer": self.optimizer.state_dict(),
-            "scales": self.scales,
+            "sizes": self.sizes,
+            "extractor": self.extractor,
             "step": self.step,
             "seconds": self.seconds,
             "config": self.config.to_json(),
@@ -336,9 +292,10 @@ class DualPathTrainer:
         state = torch.load(path, weights_only=True)
         if TrainConfig.from_json(state["config"]) != self.config:
             raise ValueError(f"{path} belongs to a run with another configuration: choose another output folder")
-        set_peft_model_state_dict(self.backbone.pipe.unet, state["adapter"], adapter_name=ADAPTER)
+        self.trained.restore(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scales, self.step, self.seconds = state["scales"], state["step"], state["seconds"]
+        self.sizes, self.step, self.seconds = state["sizes"], state["step"], state["seconds"]
+        self.extractor = state["extractor"]
         log = path.with_name("log.jsonl")
         lines = [json.loads(line) for line in log.read_text().splitlines()][: self.step] if log.exists() else []
         self.history = lines

@@ -1,6 +1,7 @@
 """Small random models of the real classes, made on the spot: nothing is downloaded, every test runs in seconds."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from spf_lite.artwork import render
+from spf_lite.custom_sets import write_custom_set
 from spf_lite.data import CustomSet
+from spf_lite.judge import Judge, JudgeNet
 from spf_lite.pipelines import Backbone, load
 from spf_lite.portraits import Portrait
 from spf_lite.pretrain import tokenizer as tiny_tokenizer
@@ -21,6 +24,18 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def tokenizer() -> CLIPTokenizer:
     return tiny_tokenizer.build()
+
+
+def deaf_unet() -> UNet2DConditionModel:
+    """A UNet without cross-attention: no word reaches it."""
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        mid_block_type="UNetMidBlock2D",
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+    )
 
 
 def _unet() -> UNet2DConditionModel:
@@ -78,11 +93,8 @@ def toy_folders(tmp_path_factory: pytest.TempPathFactory, tokenizer: CLIPTokeniz
 
 
 def load_toy(folder: Path) -> Backbone:
-    """The toy with the resolution of its own cross-attention."""
-    from dataclasses import replace
-
-    backbone = load(str(folder))
-    return replace(backbone, facts=replace(backbone.facts, attention_resolution=8))
+    """A fresh copy of the toy in ``folder``."""
+    return load(str(folder))
 
 
 @pytest.fixture(params=["epsilon", "v_prediction"])
@@ -114,3 +126,14 @@ def custom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def custom_set(custom_folder: Path) -> CustomSet:
     return CustomSet.load(custom_folder)
+
+
+@pytest.fixture(scope="session")
+def toy_samples(tmp_path_factory: pytest.TempPathFactory, toy_folders: dict[str, Path]) -> Path:
+    """A small ``data_samples``: a toy in the place of the shipped model, an untrained judge, one custom set."""
+    folder = tmp_path_factory.mktemp("samples")
+    shutil.copytree(toy_folders["v_prediction"], folder / "tiny-portraits")
+    torch.manual_seed(0)
+    Judge(JudgeNet(width=8)).save(folder / "tiny-portraits" / "judge")
+    write_custom_set("sunglasses", folder / "custom" / "sunglasses", count=4, size=64)
+    return folder

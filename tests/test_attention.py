@@ -1,9 +1,10 @@
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 
 from spf_lite.attention import AttentionError, mean_maps, record
 from spf_lite.pipelines import Backbone, add_lora
+
+from .conftest import deaf_unet
 
 
 def inputs(batch: int = 2, height: int = 8, width: int = 8, tokens: int = 7) -> tuple[torch.Tensor, int, torch.Tensor]:
@@ -64,15 +65,7 @@ def test_it_fails_loudly_when_nothing_matches(toy: Backbone) -> None:
         with pytest.raises(AttentionError, match="do not nest"), record(unet, (8, 8), 8):
             pass
         unet(*inputs())
-    deaf = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        mid_block_type="UNetMidBlock2D",
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-    )
-    with pytest.raises(AttentionError, match="no cross-attention"), record(deaf, (8, 8), 8):
+    with pytest.raises(AttentionError, match="no cross-attention"), record(deaf_unet(), (8, 8), 8):
         pass
     with pytest.raises(AttentionError, match="no layer was recorded"):
         mean_maps({})

@@ -13,7 +13,7 @@ from spf_lite.control_map import (
 from spf_lite.pretrain import tokenizer as tiny_tokenizer
 from spf_lite.prompts import encode_pair
 
-PLAIN = ControlMapOptions(smoothing=1, rescale=False)
+PLAIN = ControlMapOptions(smoothing=1, rescale=False, subtraction="sum")
 
 
 def half(left: float, right: float) -> torch.Tensor:
@@ -40,7 +40,7 @@ def test_the_formula() -> None:
     difference, phrase = half(1.0, 0.8), half(0.5, 0.1)
     control = combine(difference, phrase, torch.tensor([[0.6]]), PLAIN)
     assert torch.allclose(control, half(0.7, 0.74))
-    doubled = combine(difference, phrase, torch.tensor([[0.6]]), ControlMapOptions(2.0, 1, False))
+    doubled = combine(difference, phrase, torch.tensor([[0.6]]), ControlMapOptions(2.0, 1, False, subtraction="sum"))
     assert torch.allclose(doubled, half(0.4, 0.68))
     assert combine(difference, phrase, torch.tensor([[9.0]]), PLAIN).min() == 0, "clamped"
 
@@ -49,6 +49,17 @@ def test_a_related_phrase_protects_less_than_an_unrelated_one() -> None:
     phrases = torch.cat([half(1, 0), half(0, 1)], dim=1)
     control = combine(half(1, 1), phrases, torch.tensor([[0.2, 0.9]]), PLAIN)
     assert control[0, 0, 0, 0] > control[0, 0, 0, 3]
+
+
+def test_the_mean_does_not_grow_with_the_number_of_phrases() -> None:
+    phrase = half(0.5, 0.1)
+    mean = ControlMapOptions(smoothing=1, rescale=False, subtraction="mean")
+    once = combine(half(1.0, 0.8), phrase, torch.tensor([[0.6]]), mean)
+    four_times = combine(half(1.0, 0.8), phrase.expand(-1, 4, -1, -1), torch.full((1, 4), 0.6), mean)
+    assert torch.allclose(once, half(0.5, 0.7)) and torch.allclose(four_times, once)
+    assert combine(half(1.0, 0.8), phrase.expand(-1, 4, -1, -1), torch.full((1, 4), 0.6), PLAIN).min() == 0
+    nothing = combine(half(1.0, 0.8), torch.zeros(1, 0, 4, 4), torch.zeros(1, 0), mean)
+    assert torch.allclose(nothing, half(1.0, 0.8)), "no phrase, no subtraction, no division by zero"
 
 
 def test_threshold_and_softness() -> None:
@@ -61,7 +72,7 @@ def test_threshold_and_softness() -> None:
 
 
 def test_options_are_checked() -> None:
-    for bad in ({"smoothing": 2}, {"threshold": 1.0}, {"softness": 2.0}, {"weight": -1.0}):
+    for bad in ({"smoothing": 2}, {"threshold": 1.0}, {"softness": 2.0}, {"weight": -1.0}, {"subtraction": "max"}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             ControlMapOptions(**bad)  # type: ignore[arg-type]
 

@@ -28,6 +28,20 @@ def test_a_good_set_loads(folder: Path) -> None:
     assert [example.target_text for example in loaded] == ["sunglasses"] * 2
 
 
+def test_references_are_read_and_checked(folder: Path) -> None:
+    write(folder, GOOD)
+    before = CustomSet.load(folder)
+    assert before.references == ()
+    good = '{"base_text": "a person, sad"}\n\n{"base_text": "a person, sad", "replaces": "sad"}\n'
+    (folder / "references.jsonl").write_text(good)
+    after = CustomSet.load(folder)
+    assert after.references == (("a person, sad", None), ("a person, sad", "sad"))
+    assert after.digest != before.digest
+    (folder / "references.jsonl").write_text(good + '{"base_text": ""}\n')
+    with pytest.raises(CustomSetError, match=r"references\.jsonl, line 4: 'base_text' is missing"):
+        CustomSet.load(folder)
+
+
 def test_the_digest_follows_texts_and_pixels(folder: Path) -> None:
     write(folder, GOOD)
     first = CustomSet.load(folder).digest

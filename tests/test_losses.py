@@ -69,3 +69,23 @@ def test_no_gradient_reaches_a_target(name: str) -> None:
     to_response, to_reference = torch.autograd.grad(value.sum(), [response, reference], allow_unused=True)
     assert to_response is not None and to_response.abs().sum() > 0
     assert to_reference is None
+
+
+def test_purecc_forgives_what_the_target_adds_and_nothing_else() -> None:
+    generator = torch.Generator().manual_seed(0)
+    base, concept, other = (torch.randn(2, 4, 3, 3, generator=generator) for _ in range(3))
+    # Whatever lies along the concept is free, however much of it there is.
+    assert torch.allclose(losses.purecc(base + 2.5 * concept, base, concept), torch.zeros(2), atol=1e-6)
+    # The rest costs its mean square.
+    along = (other * concept).sum(dim=(1, 2, 3), keepdim=True) / concept.square().sum(dim=(1, 2, 3), keepdim=True)
+    rest = other - along * concept
+    found = losses.purecc(base + 0.7 * concept + rest, base, concept)
+    assert torch.allclose(found, rest.square().flatten(1).mean(dim=1), rtol=1e-4)
+
+
+def test_purecc_has_no_gradient_to_its_goal() -> None:
+    generator = torch.Generator().manual_seed(0)
+    response, base, concept = (torch.randn(2, 4, 3, 3, generator=generator).requires_grad_() for _ in range(3))
+    losses.purecc(response, base, concept).sum().backward()
+    assert base.grad is None and concept.grad is None
+    assert response.grad is not None and response.grad.abs().sum() > 0

@@ -1,10 +1,11 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from safetensors.torch import save_file
 
 import spf_lite
 from spf_lite.pipelines import (
@@ -17,8 +18,12 @@ from spf_lite.pipelines import (
     encode_images,
     facts_of,
     load,
+    load_adapter,
     sample,
 )
+from spf_lite.prompts import PromptTooLongError
+
+from .conftest import deaf_unet
 
 
 def predict(backbone: Backbone) -> torch.Tensor:
@@ -69,6 +74,8 @@ def test_a_seed_gives_the_same_portrait_whatever_the_batch(backbone: Backbone) -
     assert latents.shape == (3, 4, 8, 8)
     with pytest.raises(ValueError, match="3 prompts but 2 seeds"):
         sample(backbone.pipe, prompts, seeds=[1, 2])
+    with pytest.raises(ValueError, match="steps=0"):
+        sample(backbone.pipe, prompts, seeds=[1, 2, 3], steps=0)
 
 
 def test_latents_have_an_eighth_of_the_size(toy: Backbone) -> None:
@@ -80,21 +87,11 @@ def test_latents_have_an_eighth_of_the_size(toy: Backbone) -> None:
     assert latents.grad is not None
 
 
-def test_clip_measures_phrases_and_pictures(toy: Backbone) -> None:
-    distances = toy.clip.phrase_distances(["red hair", "sunglasses"], "sunglasses")
-    assert distances[1].item() == pytest.approx(0, abs=1e-5) and distances[0] > 0
-    assert toy.clip.phrase_distances([], "sunglasses").shape == (0,)
-    images = torch.rand(2, 3, 64, 64, requires_grad=True)
-    features = toy.clip.image_features(images)
-    assert torch.allclose(features.norm(dim=-1), torch.ones(2), atol=1e-5)
-    features[:, 0].sum().backward()
-    assert images.grad is not None and images.grad.abs().sum() > 0
-
-
 def test_facts_are_found_by_name(toy_folders: dict[str, Path]) -> None:
     assert facts_of("sd15").source.endswith("stable-diffusion-v1-5")
     assert facts_of(str(toy_folders["epsilon"])).clip == str(toy_folders["epsilon"] / "clip")
     assert spf_lite.load is load
+    assert load(str(toy_folders["epsilon"])).facts.attention_resolution == 8, "no layer is larger than its latents"
 
 
 def test_models_that_cannot_be_used_are_refused(toy: Backbone, toy_folders: dict[str, Path], tmp_path: Path) -> None:
@@ -104,13 +101,47 @@ def test_models_that_cannot_be_used_are_refused(toy: Backbone, toy_folders: dict
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(BackboneError, match="cannot be loaded as a Stable Diffusion pipeline"):
         load(str(tmp_path))
-    deaf = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        mid_block_type="UNetMidBlock2D",
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-    )
+
+
+def test_a_unet_without_cross_attention_is_refused(toy_folders: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match="no cross-attention layers"):
-        check_cross_attention(deaf)
+        check_cross_attention(deaf_unet())
+    with pytest.raises(BackboneError, match="no cross-attention layers"):
+        add_lora(deaf_unet(), rank=2)
+    folder = shutil.copytree(toy_folders["epsilon"], tmp_path / "deaf")
+    deaf_unet().save_pretrained(folder / "unet")
+    with pytest.raises(BackboneError, match="no cross-attention layers"):
+        load(str(folder))
+
+
+def test_a_prompt_that_would_be_cut_off_is_refused(toy: Backbone) -> None:
+    words = ["hair"] * 30  # and two tokens for the ends: the last that fits
+    assert len(sample(toy.pipe, [" ".join(words)], seeds=[0], steps=1)) == 1
+    for prompts in (["short", " ".join([*words, "sunglasses"])], ["short", "x" * 200]):
+        with pytest.raises(PromptTooLongError, match="the text encoder takes 32"):
+            sample(toy.pipe, prompts, seeds=[0, 1], steps=1)
+    with pytest.raises(PromptTooLongError, match="'no hair hair"):
+        sample(toy.pipe, ["short"], seeds=[0], steps=1, negative_prompt=" ".join(["no", *words]))
+
+
+def test_the_seed_of_an_adapter_is_its_seed_and_nothing_else(toy_folders: dict[str, Path]) -> None:
+    starts, scales = [], set()
+    for seed in (1, 1, 2):
+        unet = load(str(toy_folders["epsilon"])).pipe.unet
+        starts.append(add_lora(unet, 4, seed)[0].detach().clone())
+        scales |= {scale for module in unet.modules() for scale in getattr(module, "scaling", {}).values()}
+    assert torch.equal(starts[0], starts[1]) and not torch.equal(starts[0], starts[2])
+    assert scales == {1.0}, "an exported adapter has no alpha: other tools would scale it differently"
+
+
+def test_an_adapter_that_cannot_be_loaded_is_refused(toy: Backbone, tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match="no adapter in .*nowhere: there is no pytorch_lora_weights.safetensors"):
+        load_adapter(toy.pipe, tmp_path / "nowhere")
+    (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(b"no weights")
+    with pytest.raises(BackboneError, match="does not fit this model"):
+        load_adapter(toy.pipe, tmp_path)
+    wide = {"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q.lora_A.weight": torch.ones(2, 99)}
+    wide |= {"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q.lora_B.weight": torch.ones(99, 2)}
+    save_file(wide, tmp_path / "pytorch_lora_weights.safetensors")
+    with pytest.raises(BackboneError, match=r"does not fit this model: (.|\n)*size mismatch"):
+        load_adapter(toy.pipe, tmp_path)

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from spf_lite.metrics import Estimate
-from spf_lite.plots import COLORS, MARK, Sheet, bars_with_intervals, portrait_grid
+from spf_lite.plots import COLORS, MARK, Sheet, bars_with_intervals, portrait_grid, tinted
 
 
 def _portraits(rows: int, columns: int) -> list[list[Image.Image]]:
@@ -68,6 +68,38 @@ def test_bars_refuse_what_does_not_fit() -> None:
         bars_with_intervals({}, ["a"], "share")
     with pytest.raises(ValueError, match="1 values for 2 labels"):
         bars_with_intervals({"x": [Estimate(0, 0, 0, 1)]}, ["a", "b"], "share")
+
+
+def test_tint_is_gray_where_the_map_is_low_and_coloured_where_it_is_high() -> None:
+    portrait = Image.new("RGB", (16, 16), (200, 100, 40))
+    half = np.zeros((4, 4))
+    half[:, 2:] = 1
+    shown = np.asarray(tinted(portrait, half, color="#0000FF")).astype(int)
+    assert shown.shape == (16, 16, 3)
+    assert (np.ptp(shown[:, 0], axis=-1) == 0).all()
+    assert (shown[:, -1, 2] > shown[:, -1, 0] + 150).all()
+
+
+def test_the_portrait_shines_through_the_tint() -> None:
+    portrait = Image.new("RGB", (16, 16), "black")
+    portrait.paste("white", (0, 0, 8, 16))
+    for strength in (np.zeros((2, 2)), np.ones((2, 2))):
+        shown = np.asarray(tinted(portrait, strength)).astype(int)
+        assert (shown[:, 0].sum(axis=-1) > shown[:, -1].sum(axis=-1) + 60).all()
+
+
+@pytest.mark.parametrize(
+    ("strength", "message"),
+    [
+        (np.ones((1, 4, 4)), "expected \\(height, width\\)"),
+        (np.ones((0, 4)), "expected \\(height, width\\)"),
+        (np.full((4, 4), 1.5), "expected 0 to 1"),
+        (np.full((4, 4), np.nan), "expected 0 to 1"),
+    ],
+)
+def test_tint_refuses_what_is_no_map(strength: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tinted(Image.new("RGB", (16, 16)), strength)
 
 
 def test_sheets_show_themselves_and_leave_no_trace() -> None:

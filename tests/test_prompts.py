@@ -68,6 +68,13 @@ def test_phrases_that_stand_twice_are_found_twice(tokenizer: CLIPTokenizer) -> N
     assert [phrase.start for phrase in given.phrases] == [1, 4]
 
 
+def test_a_phrase_is_not_looked_for_inside_a_word(tokenizer: CLIPTokenizer) -> None:
+    pair = encode_pair(tokenizer, "red, hair, a", "sunglasses", replaces="a")
+    assert pair.complete_text == "red, hair, sunglasses"
+    assert encode_pair(tokenizer, "gray hat, a hat", "a cap", replaces="a").complete_text == "gray hat, a cap hat"
+    assert encode_pair(tokenizer, "redhair", "pink", replaces="red").complete_text == "pinkhair", "the last resort"
+
+
 def test_bad_texts_have_their_own_errors(tokenizer: CLIPTokenizer) -> None:
     with pytest.raises(EmptyTextError, match="target text is empty"):
         encode_pair(tokenizer, BASE, "  ")

@@ -90,7 +90,18 @@ def test_identical_paths_have_nothing_to_align(toy: Backbone, custom_set: Custom
     assert step.terms["denoise"].item() > 0
 
 
-@pytest.mark.parametrize("config", [SHORT, FULL], ids=["short", "full"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        SHORT,
+        FULL,
+        replace(SHORT, weight_purecc=1.0),
+        replace(SHORT, weight_prior=1.0, reference_portraits=3, reconstruction_share=1.0),
+        replace(FULL, trainable="weights", map_source="token"),
+        replace(SHORT, trainable="adalora", weight_output=1.0, map_source="none"),
+    ],
+    ids=["short", "full", "purecc", "prior", "weights", "adalora"],
+)
 def test_a_resumed_run_has_the_same_losses_to_the_last_digit(
     toy_folders: dict[str, Path], custom_set: CustomSet, tmp_path: Path, config: TrainConfig
 ) -> None:

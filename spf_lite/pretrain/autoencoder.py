@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from spf_lite.pretrain.dataset import Split, load_split
 from spf_lite.pretrain.loop import Schedule, fit
 
-SCHEDULE = Schedule(steps=2400, learning_rate=1.5e-3, warmup=50, decay=900, ema=0.995, weight_decay=0.0)
+SCHEDULE = Schedule(steps=6000, learning_rate=1.5e-3, warmup=50, decay=2500, ema=0.995, weight_decay=0.0)
 CROPS, WHOLE = 8, 2  # how many in a batch: the same number of pixels
 CROP_SHARE = 0.75
 KL_WEIGHT = 1e-4
@@ -95,7 +95,7 @@ def losses(model: AutoencoderKL, images: Tensor, noise: Tensor) -> dict[str, Ten
         noise: (B, 4, height / 8, width / 8), standard normal: where in the posterior to sample.
     """
     posterior = model.encode(images).latent_dist
-    decoded = model.decode(posterior.mean + posterior.std * noise).sample
+    decoded = model.decode(posterior.mean + posterior.std * noise).sample.float()
     l1, l2 = (decoded - images).abs().mean(), (decoded - images).square().mean()
     edge = torch.stack([(a - b).abs().mean() for a, b in zip(edges(decoded), edges(images), strict=True)]).mean()
     kl = posterior.kl().mean() / noise[0].numel()

@@ -21,7 +21,7 @@ from spf_lite.pretrain.captions import random_caption, true_phrases
 from spf_lite.pretrain.dataset import load_split
 from spf_lite.pretrain.loop import Schedule, fit
 
-SCHEDULE = Schedule(steps=2000, learning_rate=1e-3, warmup=150, decay=400, ema=0.995, weight_decay=0.05)
+SCHEDULE = Schedule(steps=3000, learning_rate=1e-3, warmup=150, decay=800, ema=0.995, weight_decay=0.05)
 BATCH = 64
 IMAGE_SIZE = 64
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -98,13 +98,15 @@ def losses(model: Towers, images: Tensor, captions: Tensor, vocabulary: Tensor, 
         truth: (B, P), 1 where the phrase is true of the image.
     """
     clip = model.clip
-    image = F.normalize(clip.get_image_features(images).pooler_output, dim=-1)
-    text = F.normalize(clip.get_text_features(captions).pooler_output, dim=-1)
-    logits = clip.logit_scale.exp().clamp(max=100) * image @ text.T
+    image = clip.get_image_features(images).pooler_output
+    text = clip.get_text_features(captions).pooler_output
+    phrases = clip.get_text_features(vocabulary).pooler_output
+    with torch.autocast("cpu", enabled=False):  # 16 bits are too few for logits of up to 100
+        image, text, phrases = (F.normalize(features.float(), dim=-1) for features in (image, text, phrases))
+        logits = clip.logit_scale.exp().clamp(max=100) * image @ text.T
+        answers = model.phrase_scale.exp() * image @ phrases.T + model.phrase_bias
     same = torch.arange(len(images))
     contrastive = (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
-    phrases = F.normalize(clip.get_text_features(vocabulary).pooler_output, dim=-1)
-    answers = model.phrase_scale.exp() * image @ phrases.T + model.phrase_bias
     questions = F.binary_cross_entropy_with_logits(answers, truth, reduction="none")
     phrase = questions.sum(dim=1).mean() / truth.sum(dim=1).mean()
     right = ((answers > 0) == (truth > 0.5)).float()
@@ -143,6 +145,9 @@ def train(folder: Path, schedule: Schedule = SCHEDULE) -> tuple[CLIPModel, CLIPT
         captions = tokenize(tokenizer, [random_caption(portraits[i], rng) for i in chosen.tolist()])
         return losses(model, roughen(pool[chosen], generator), captions, vocabulary, truth[chosen])
 
-    model = fit("clip", Towers(build(tokenizer)), step, schedule, folder)
+    towers = Towers(build(tokenizer))
+    # Plain matrix products: the backward pass of the fused attention is slow in 16 bits on a CPU.
+    towers.clip.set_attn_implementation("eager")
+    model = fit("clip", towers, step, schedule, folder)
     assert isinstance(model, Towers)
     return model.clip, tokenizer

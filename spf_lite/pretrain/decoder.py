@@ -36,7 +36,7 @@ def train(folder: Path, autoencoder: AutoencoderKL, schedule: Schedule = SCHEDUL
         with torch.no_grad():
             latents = model.encode(images).latent_dist.mean
         strength = NOISE * deviation * torch.rand(BATCH, 1, 1, 1, generator=generator)
-        decoded = model.decode(latents + strength * torch.randn(latents.shape, generator=generator)).sample
+        decoded = model.decode(latents + strength * torch.randn(latents.shape, generator=generator)).sample.float()
         l1 = (decoded - images).abs().mean()
         edge = torch.stack([(a - b).abs().mean() for a, b in zip(edges(decoded), edges(images), strict=True)]).mean()
         return {"loss": l1 + EDGE_WEIGHT * edge, "l1": l1.detach(), "edge": edge.detach()}

@@ -23,7 +23,7 @@ from spf_lite.pretrain.clip import roughen, shrink
 from spf_lite.pretrain.dataset import Split, load_split
 from spf_lite.pretrain.loop import Schedule, fit
 
-SCHEDULE = Schedule(steps=1500, learning_rate=1.5e-3, warmup=100, decay=700, ema=0.995, weight_decay=0.02)
+SCHEDULE = Schedule(steps=1000, learning_rate=1.5e-3, warmup=100, decay=600, ema=0.995, weight_decay=0.02)
 BATCH = 64
 IGNORE = -100
 #: How many pictures are also learned from their reconstruction.
@@ -83,11 +83,13 @@ def losses(net: nn.Module, images: Tensor, truth: Tensor, masks: Tensor, same: T
         same: (2B, 2B), True where two rows show the same person.
     """
     logits, identity, parts = net(images)
+    logits = {name: answer.float() for name, answer in logits.items()}
+    identity, parts = identity.float(), parts.float()
     classes = torch.stack(
         [F.cross_entropy(logits[name], truth[:, i], ignore_index=IGNORE) for i, name in enumerate(HEADS)]
     )
     part = F.cross_entropy(parts, masks.long())
-    similarity = identity @ identity.T / 0.1
+    similarity = (identity @ identity.T).float() / 0.1
     oneself = torch.eye(len(images), dtype=torch.bool)
     log_share = similarity.masked_fill(oneself, -1e4).log_softmax(dim=1)
     friends = (same & ~oneself).float()

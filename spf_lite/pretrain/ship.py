@@ -1,6 +1,7 @@
 """From checkpoints to the folder that is shipped: a Stable Diffusion pipeline, CLIP, the judge, the training log.
 
-Weights are stored as 16-bit floats (half the size; every loader here and in diffusers computes in 32 bits by default).
+Weights are stored as 16-bit floats, for half the size. Everybody computes in 32 bits: diffusers does so by default, and
+transformers does what ``config.json`` says, so that says 32.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
 from torch import nn
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
 
@@ -34,6 +36,7 @@ def image_processor() -> CLIPImageProcessor:
         size={"height": size, "width": size},
         crop_size={"height": size, "width": size},
         do_center_crop=False,
+        resample=Image.Resampling.BILINEAR,
         image_mean=list(tiny_clip.MEAN),
         image_std=list(tiny_clip.STD),
     )
@@ -67,6 +70,12 @@ def ship(pipeline: StableDiffusionPipeline, clip: CLIPModel, folder: Path) -> No
     clip.save_pretrained(folder / "clip", safe_serialization=True)
     pipeline.tokenizer.save_pretrained(folder / "clip")
     image_processor().save_pretrained(folder / "clip")
+    for config in folder.glob("*/config.json"):  # diffusers notes which folder a part came from
+        entries = {key: value for key, value in json.loads(config.read_text()).items() if key != "_name_or_path"}
+        config.write_text(json.dumps(entries, indent=2) + "\n")
+    for part in ("text_encoder", "clip"):
+        config = folder / part / "config.json"
+        config.write_text(config.read_text().replace('"float16"', '"float32"'))
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder, clip):
         module.to(torch.float32)
 
@@ -78,13 +87,23 @@ def ship_judge(judge: Judge, folder: Path) -> None:
     judge.net.to(torch.float32)
 
 
+def _without_repeats(log: list[dict[str, float]]) -> list[dict[str, float]]:
+    """A run that was killed repeats the steps since its last checkpoint: only the second time counts."""
+    kept: list[dict[str, float]] = []
+    for line in log:
+        while kept and kept[-1]["step"] >= line["step"]:
+            kept.pop()
+        kept.append(line)
+    return kept
+
+
 def ship_log(checkpoints: Path, folder: Path) -> None:
     """Thin each part's training log to about :data:`LOG_LINES` lines and write them to ``training-log.jsonl``."""
     lines = []
     for part in ("autoencoder", "decoder", "clip", "unet", "judge"):
         path = checkpoints / f"{part}.jsonl"
         if path.exists():
-            log = [json.loads(line) for line in path.read_text().splitlines()]
+            log = _without_repeats([json.loads(line) for line in path.read_text().splitlines()])
             stride = max(1, len(log) // LOG_LINES)
             lines += [{"part": part, **line} for line in [*log[::stride], log[-1]]]
     (folder / "training-log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -1,0 +1,263 @@
+"""Every command, called as from a shell, on small things."""
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spf_lite import benchmark, cli, custom_sets, evaluation, methods, pipelines
+from spf_lite.config import TrainConfig
+from spf_lite.custom_sets import CAPTIONS
+from spf_lite.data import CustomSet
+from spf_lite.evaluation import Check
+from spf_lite.metrics import Estimate
+from spf_lite.portraits import TARGETS
+from spf_lite.pretrain import run as pretraining
+
+from .conftest import deaf_unet
+
+SHORT = TrainConfig(stage1_steps=2, stage2_steps=1, batch_size=2, rank=2, learning_rate=0.05)
+
+
+@pytest.fixture(autouse=True)
+def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+@pytest.fixture
+def short_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = methods.recipe
+    monkeypatch.setattr(
+        methods, "recipe", lambda name, seed=0: replace(SHORT, seed=known(name, seed).seed, checkpoint_every=1)
+    )
+
+
+@pytest.fixture
+def model(toy_samples: Path) -> str:
+    return str(toy_samples / "tiny-portraits")
+
+
+def run(*arguments: object) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path), dtype=int)
+
+
+def test_render_draws_a_sheet(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "sheet.png"
+    assert run("render", path, "--count", 10, "--size", 32) == 0
+    assert Image.open(path).size == (8 * 32, 2 * 32)
+    for name, options in {"again": (), "seed": ("--seed", 1), "target": ("--target", "winter-hat")}.items():
+        assert run("render", tmp_path / f"{name}.png", "--count", 10, "--size", 32, *options) == 0
+    assert np.array_equal(pixels(path), pixels(tmp_path / "again.png"))
+    assert not np.array_equal(pixels(path), pixels(tmp_path / "seed.png"))
+    changed = (pixels(path) != pixels(tmp_path / "target.png")).any(axis=-1)
+    for number in range(10):
+        row, column = divmod(number, 8)
+        head = changed[row * 32 : row * 32 + 16, column * 32 : (column + 1) * 32]
+        assert head.any(), "everybody wears a hat"
+
+
+def test_custom_writes_every_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = partial(custom_sets.write_custom_set, count=2, size=32)
+    monkeypatch.setattr(custom_sets, "write_custom_set", small)
+    assert run("custom", tmp_path) == 0
+    assert {path.name for path in tmp_path.iterdir()} == set(TARGETS)
+    for target in TARGETS:
+        for captions in CAPTIONS:
+            assert len(CustomSet.load(tmp_path / target, captions)) == 2
+
+
+def test_train_then_sample(model: str, custom_folder: Path, short_recipes: None, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    assert run("train", custom_folder, output, "--model", model, "--method", "naive", "--seed", 3) == 0
+    assert json.loads((output / "config.json").read_text())["seed"] == 3
+    log = (output / "log.jsonl").read_text()
+    assert len(log.splitlines()) == 3
+    assert run("train", custom_folder, output, "--model", model, "--method", "naive", "--seed", 3, "--resume") == 0
+    assert (output / "log.jsonl").read_text() == log, "there was nothing left to do"
+
+    draw = ("sample", "a person, sunglasses", "--model", model, "--steps", 2, "--seeds", 4, 5, 6)
+    assert run(*draw[:2], tmp_path / "plain.png", *draw[2:]) == 0
+    assert run(*draw[:2], tmp_path / "tuned.png", *draw[2:], "--adapter", output / "adapter") == 0
+    plain, tuned = pixels(tmp_path / "plain.png"), pixels(tmp_path / "tuned.png")
+    assert plain.shape == tuned.shape == (64, 3 * 64, 3), "one portrait a seed, side by side"
+    assert np.abs(plain - tuned).max() > 1
+    assert np.abs(plain[:, :64] - plain[:, 64:128]).max() > 1
+    assert run(*draw[:2], tmp_path / "loud.png", *draw[2:], "--guidance-scale", 9) == 0
+    assert np.abs(plain - pixels(tmp_path / "loud.png")).max() > 1
+
+
+def test_check_prints_the_table_and_fails_when_something_is_missed(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(
+        evaluation, "sample", lambda pipe, prompts, **options: pipelines.sample(pipe, prompts, **options | {"steps": 1})
+    )
+    table = tmp_path / "check.txt"
+    assert run("check", "--model", model, "--prompts", 1, "--save", table) == 1, "it is untrained"
+    lines = table.read_text().splitlines()
+    assert any("MISSED" in line for line in lines) and lines[-1].endswith("requirements met")
+    assert [record.message for record in logged.records][-len(lines) :] == lines
+    good = Check("follows skin", Estimate(1, 1, 1, 1), ">= 0.90", True)
+    monkeypatch.setattr(evaluation, "check_model", lambda backbone, prompts: [good] * prompts)
+    assert run("check", "--model", model, "--prompts", 2) == 0
+    assert logged.records[-1].message == "2 of 2 requirements met"
+
+
+def test_compare_prints_one_line_a_method(
+    toy_samples: Path,
+    short_recipes: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("SPF_LITE_TINY", str(toy_samples / "tiny-portraits"))
+    monkeypatch.setattr(benchmark, "DATA", toy_samples)
+    monkeypatch.setattr(
+        benchmark,
+        "sample",
+        lambda pipe, prompts, *, seeds, steps=25: pipelines.sample(pipe, prompts, seeds=seeds, steps=1),
+    )
+    arguments = ("compare", "sunglasses", tmp_path, "--prompts", 2, "--seeds", 7, "--methods", "spf", "naive")
+    assert run(*arguments) == 0
+    assert [record.message.split()[0] for record in logged.records][-3:] == ["method", "spf", "naive"]
+    assert {path.parent.name for path in tmp_path.rglob("row.json")} == {"spf-7", "naive-7"}
+
+
+def test_pretrain_passes_on_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(pretraining, "pretrain", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(pretraining, "ship_all", lambda *arguments: asked.append(arguments))
+    assert run("pretrain", "clip") == 0
+    assert run("pretrain", "all", "--work", tmp_path, "--steps", 5, "--ship", tmp_path / "model") == 0
+    assert asked == [
+        ("clip", pretraining.default_work_folder(), None),
+        ("all", tmp_path, 5),
+        (tmp_path, tmp_path / "model"),
+    ]
+
+
+# -- bad input: exit status 1 and one line that says what to mend ------------------------------------------------------
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a command leaves on stderr."""
+    assert run(*arguments) == 1
+    error = capsys.readouterr().err
+    (line,) = [line for line in error.splitlines() if not line.startswith("Token indices sequence length")]
+    start = f"spf-lite {arguments[0]}: "
+    assert line.startswith(start)
+    return line.removeprefix(start)
+
+
+@pytest.mark.parametrize("command", [("sample", "a person", "x.png"), ("check",), ("train", "SET", "OUT")])
+def test_an_unknown_model_folder(
+    command: tuple[str, ...], custom_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"SET": custom_folder, "OUT": tmp_path / "run"}
+    nowhere = tmp_path / "nowhere"
+    line = refused(capsys, *(places.get(word, word) for word in command), "--model", nowhere)
+    assert line == f"no Stable Diffusion model in {nowhere}: there is no model_index.json"
+
+
+def test_a_model_that_no_word_reaches(toy_samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = shutil.copytree(toy_samples / "tiny-portraits", tmp_path / "deaf")
+    deaf_unet().save_pretrained(folder / "unet")
+    assert "the UNet has no cross-attention layers" in refused(capsys, "sample", "x", "x.png", "--model", folder)
+
+
+GOOD = {"file_name": "a.png", "base_text": "a person, smiling", "target_text": "sunglasses"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{broken", "metadata.jsonl, line 2: not valid JSON"),
+        ({**GOOD, "file_name": "b.png"}, "metadata.jsonl, line 2: there is no image"),
+        ({**GOOD, "file_name": "corrupt.png"}, "metadata.jsonl, line 2: the image"),
+        ({**GOOD, "target_text": ""}, "metadata.jsonl, line 2: 'target_text' is missing, empty"),
+        ({**GOOD, "base_text": "hair " * 29}, "the target 'sunglasses' would be cut off"),
+        ({**GOOD, "base_text": "hair " * 40}, "has 42 tokens, the text encoder takes 32"),
+    ],
+    ids=["not JSON", "no image", "corrupt image", "no target", "target cut off", "base text too long"],
+)
+def test_a_custom_set_that_cannot_be_used(
+    line: object, message: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
+    (tmp_path / "corrupt.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
+    second = line if isinstance(line, str) else json.dumps(line)
+    (tmp_path / "metadata.jsonl").write_text(f"{json.dumps(GOOD)}\n{second}\n")
+    assert message in refused(capsys, "train", tmp_path, tmp_path / "run", "--model", model, "--method", "naive")
+
+
+def test_a_prompt_that_is_too_long(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = " ".join(["hair"] * 40)
+    line = refused(capsys, "sample", prompt, tmp_path / "x.png", "--model", model)
+    assert line == f"{prompt!r} has 42 tokens, the text encoder takes 32"
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_other_things_that_do_not_exist(
+    model: str, custom_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, "sample", "x", tmp_path / "x.png", "--model", model, "--adapter", tmp_path / "nowhere")
+    assert line.startswith(f"no adapter in {tmp_path / 'nowhere'}")
+    line = refused(capsys, "train", custom_folder, tmp_path, "--model", model, "--method", "magic")
+    assert line.startswith("unknown method 'magic': expected one of naive")
+    line = refused(capsys, "train", tmp_path / "nowhere", tmp_path, "--model", model)
+    assert "metadata.jsonl: cannot be read" in line
+    line = refused(capsys, "render", tmp_path / "x.png", "--target", "monocle")
+    assert line.startswith("unknown target 'monocle': the tiny world has sunglasses")
+
+
+def test_numbers_that_make_no_sense(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "render", tmp_path / "x.png", "--count", 0) == "there are no portraits to put on a sheet"
+    assert "at least 8 pixels" in refused(capsys, "render", tmp_path / "x.png", "--size", 1)
+    assert "steps=0" in refused(capsys, "sample", "x", tmp_path / "x.png", "--model", model, "--steps", 0)
+
+
+def test_several_lines_of_another_library_become_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError("first\n  second\tthird")
+
+    monkeypatch.setattr(custom_sets, "write_custom_set", lambda target, folder: fail(folder))
+    assert refused(capsys, "custom", "x") == "first second third"
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(custom_sets, "write_custom_set", lambda target, folder: {}["missing"])
+    with pytest.raises(KeyError):
+        run("custom", "x")
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["pretrain", "everything"], ["render"]])
+def test_what_is_no_command_shows_the_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: spf-lite" in capsys.readouterr().err
+
+
+def test_every_command_is_documented_and_made(capsys: pytest.CaptureFixture[str]) -> None:
+    from spf_lite import commands
+
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert cli.__doc__ is not None
+    listed = cli.__doc__.split("``spf-lite ")[1].split("``")[0].split(" | ")
+    assert "{" + ",".join(listed) + "}" in shown
+    assert all(callable(getattr(commands, name)) for name in listed)
