@@ -103,24 +103,21 @@ def record(unet: UNet2DConditionModel, size: tuple[int, int], resolution: int = 
     Raises:
         AttentionError: if the UNet has no cross-attention, is being recorded already, or no layer had the resolution.
     """
-    processors = unet.attn_processors
-    chosen = [name for name in processors if name.endswith("attn2.processor")]
-    if not chosen:
+    # The layers one by one: diffusers' own set_attn_processor walks through the whole UNet several times.
+    layers = {name: module for name, module in unet.named_modules() if name.endswith("attn2")}
+    if not layers:
         raise AttentionError("the UNet has no cross-attention layers to record")
-    if any(isinstance(processors[name], _Recorder) for name in chosen):
+    originals = {name: layer.processor for name, layer in layers.items()}
+    if any(isinstance(original, _Recorder) for original in originals.values()):
         raise AttentionError("the UNet is being recorded already: contexts do not nest")
     records: dict[str, LayerRecord] = {}
-    replaced = {
-        name: _Recorder(name.removesuffix(".processor"), processor, size, resolution, records)
-        if name in chosen
-        else processor
-        for name, processor in processors.items()
-    }
-    unet.set_attn_processor(replaced)
+    for name, layer in layers.items():
+        layer.set_processor(_Recorder(name, originals[name], size, resolution, records))
     try:
         yield records
     finally:
-        unet.set_attn_processor(processors)
+        for name, layer in layers.items():
+            layer.set_processor(originals[name])
     if not records:
         raise AttentionError(f"no cross-attention layer of resolution {resolution} was passed for latents of {size}")
 

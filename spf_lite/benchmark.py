@@ -4,118 +4,109 @@ resumable."""
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+from spf_lite.data import CustomSet
+from spf_lite.export import add_measures
+from spf_lite.metrics import Estimate
+from spf_lite.pipelines import ADAPTER_FILE, load, load_adapter
+from spf_lite.report import PollutionReport, Portraits, estimates, evaluation_set, load_judge, measure
+from spf_lite.samples import SAMPLES
 
-from spf_lite.custom_sets import ACCIDENTS, evaluation_portraits, silent_about
-from spf_lite.judge import Judge
-from spf_lite.metrics import Estimate, bias_pickup, bootstrap, flip_rates, flips_per_attribute
-from spf_lite.pipelines import Backbone, load, sample
-from spf_lite.portraits import complete, describe
-
-logger = logging.getLogger(__name__)
-
-DATA = Path(__file__).parent.parent / "data_samples"
-
-
-@dataclass(frozen=True)
-class Portraits:
-    """What a tuned model is measured on: people, prompts, seeds, and the base model's portraits for the base texts."""
-
-    target: str
-    base_texts: list[str]
-    complete_texts: list[str]
-    seeds: list[int]
-    before: list[Image.Image]
-
-
-def evaluation_set(backbone: Backbone, target: str, prompts: int, steps: int = 25) -> Portraits:
-    """Draw the "before" side once; every method is compared with it.
-
-    Raises:
-        ValueError: for an unknown target, or fewer than one prompt.
-    """
-    if prompts < 1:
-        raise ValueError(f"prompts={prompts}: at least one is needed")
-    people = evaluation_portraits(target, prompts)
-    leave_out = silent_about(target, "named")
-    base_texts = [describe(portrait, leave_out) for portrait in people]
-    complete_texts = [complete(portrait.with_targets(target), leave_out) for portrait in people]
-    seeds = list(range(1000, 1000 + prompts))
-    return Portraits(
-        target, base_texts, complete_texts, seeds, sample(backbone.pipe, base_texts, seeds=seeds, steps=steps)
-    )
+DATA = SAMPLES
+#: The columns of a table, in this order.
+COLUMNS = (
+    "target found", "CLIP-T", "flip rate", "bias pick-up", "leakage", "CLIP-I", "identity", "segmentation",
+    "over-alignment", "reconstruction", "unasked",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one target, one training seed. ``found`` and ``flip`` have one entry per prompt."""
+    """One method on one target, one training seed: its report, and how long training took."""
 
     method: str
     target: str
     seed: int
-    found: list[float]
-    flip: list[float]
-    leaked: float
-    identity: float
-    per_attribute: dict[str, float]
-    bias: dict[str, float]
+    report: PollutionReport
     seconds: float
 
+    def to_json(self) -> str:
+        """For a file; :meth:`from_json` reads it back."""
+        return json.dumps(asdict(self)) + "\n"
 
-def measure(backbone: Backbone, judge: Judge, portraits: Portraits, method: str, seed: int, seconds: float) -> Row:
-    """Measure the pipeline as it stands (with its adapter loaded)."""
-    after = sample(backbone.pipe, portraits.complete_texts, seeds=portraits.seeds)
-    again = sample(backbone.pipe, portraits.base_texts, seeds=portraits.seeds)
-    was, now = judge(portraits.before), judge(after)
-    target = portraits.target
-    return Row(
-        method=method,
-        target=target,
-        seed=seed,
-        found=now.shows(target).astype(float).tolist(),
-        flip=flip_rates(was.attributes, now.attributes, target).tolist(),
-        leaked=float(judge(again).shows(target).mean()),
-        identity=float(np.mean((was.identity * now.identity).sum(axis=1))),
-        per_attribute=flips_per_attribute(was.attributes, now.attributes, target),
-        bias=bias_pickup(was.attributes, now.attributes, ACCIDENTS[target]),
-        seconds=seconds,
-    )
+    @classmethod
+    def from_json(cls, text: str) -> Row:
+        """Read back what :meth:`to_json` wrote."""
+        values = json.loads(text)
+        return cls(**{**values, "report": PollutionReport(**values["report"])})
 
 
-def train_and_measure(
-    method: str, target: str, seed: int, folder: Path, portraits: Portraits, judge: Judge, captions: str
-) -> Row:
-    """One row: train (or take up) the adapter in ``folder/<target>/<method>-<seed>``, sample, judge."""
-    from spf_lite.data import CustomSet
+def train_row(method: str, target: str, seed: int, folder: Path, captions: str) -> Path:
+    """Train one adapter in ``folder/<target>/<method>-<seed>``, or take it up where it was; returns its folder."""
     from spf_lite.methods import recipe
     from spf_lite.training import DualPathTrainer
 
     path = folder / target / f"{method}-{seed}"
+    if not (path / "adapter" / ADAPTER_FILE).exists():
+        custom = CustomSet.load(DATA / "custom" / target, captions)
+        trainer = DualPathTrainer(load("tiny"), custom, recipe(method, seed=seed), path)
+        result = trainer.fit(resume=True)
+        (path / "seconds.json").write_text(json.dumps(result.seconds))
+        trainer.export(path / "adapter")
+    return path
+
+
+def measure_row(method: str, seed: int, path: Path, portraits: Portraits) -> Row:
+    """Load an exported adapter as any user would, and measure it; a row that exists is kept."""
     done = path / "row.json"
     if done.exists():
-        return Row(**json.loads(done.read_text()))
+        row = Row.from_json(done.read_text())
+        if len(row.report.values["target found"]) == len(portraits.seeds):
+            return row
     backbone = load("tiny")
-    custom = CustomSet.load(DATA / "custom" / target, captions)
-    trainer = DualPathTrainer(backbone, custom, recipe(method, seed=seed), path)
-    result = trainer.fit(resume=True)
-    trainer.export(path / "adapter")
-    row = measure(backbone, judge, portraits, method, seed, float(result.seconds))
-    done.write_text(json.dumps(row.__dict__))
+    load_adapter(backbone.pipe, path / "adapter")
+    report = measure(backbone, load_judge(backbone), portraits)
+    add_measures(path / "adapter", {name: str(value) for name, value in report.estimates().items()})
+    seconds = json.loads((path / "seconds.json").read_text())
+    row = Row(method, portraits.target, seed, report, seconds)
+    done.write_text(row.to_json())
     return row
 
 
+def read_rows(folder: Path, target: str, methods: Sequence[str], seeds: Sequence[int]) -> dict[str, list[Row]]:
+    """The rows that are there already, by method."""
+    found: dict[str, list[Row]] = {}
+    for method in methods:
+        paths = [folder / target / f"{method}-{seed}" / "row.json" for seed in seeds]
+        rows = [Row.from_json(path.read_text()) for path in paths if path.exists()]
+        if rows:
+            found[method] = rows
+    return found
+
+
 def summary(rows: Sequence[Row]) -> dict[str, Estimate]:
-    """Target found and flip rate of one method: means over prompts and seeds with bootstrap intervals."""
-    return {
-        "target found": bootstrap(np.concatenate([row.found for row in rows])),
-        "flip rate": bootstrap(np.concatenate([row.flip for row in rows])),
-    }
+    """Every measure of one method: means over prompts and seeds with bootstrap intervals over both."""
+    return estimates([row.report for row in rows])
+
+
+def table(rows: dict[str, list[Row]]) -> list[str]:
+    """The lines of a table in Markdown: one row per method, mean and interval in every cell."""
+    if not rows:
+        return []
+    numbers = {method: summary(of) for method, of in rows.items()}
+    columns = [name for name in COLUMNS if any(name in row for row in numbers.values())]
+    lines = [
+        "| method | seeds | " + " | ".join(columns) + " | training |",
+        "|---" * (len(columns) + 3) + "|",
+    ]
+    for method, of in rows.items():
+        cells = [str(numbers[method].get(name, "")) for name in columns]
+        seconds = sum(row.seconds for row in of) / len(of)
+        lines.append(f"| {method} | {len(of)} | " + " | ".join(cells) + f" | {seconds:.0f} s |")
+    return lines
 
 
 def compare_methods(
@@ -126,17 +117,19 @@ def compare_methods(
     seeds: Sequence[int] = (0, 1, 2),
     captions: str = "silent",
 ) -> list[str]:
-    """Train every method with every seed (rows that exist are kept) and return the lines of the table."""
-    backbone = load("tiny")
-    judge = Judge.load(DATA / "tiny-portraits" / "judge")
-    portraits = evaluation_set(backbone, target, prompts)
-    lines = [f"{'method':<8} {'target found':<24} {'flip rate':<24} {'leaked':>7} {'identity':>9}  flips by attribute"]
+    """Train and measure every method with every seed (what exists is kept) and return the lines of the table.
+
+    Raises:
+        ValueError: for an unknown target or method, or no prompts, before any training.
+    """
+    from spf_lite.methods import recipe
+
     for method in methods:
-        rows = [train_and_measure(method, target, seed, folder, portraits, judge, captions) for seed in seeds]
-        numbers = summary(rows)
-        flipped = {name: float(np.mean([row.per_attribute[name] for row in rows])) for name in rows[0].per_attribute}
-        worst = ", ".join(f"{name} {rate:.2f}" for name, rate in sorted(flipped.items(), key=lambda x: -x[1])[:4])
-        leaked, identity = np.mean([row.leaked for row in rows]), np.mean([row.identity for row in rows])
-        found, flip = numbers["target found"], numbers["flip rate"]
-        lines.append(f"{method:<8} {found!s:<24} {flip!s:<24} {leaked:7.3f} {identity:9.3f}  {worst}")
-    return lines
+        recipe(method)
+    portraits = evaluation_set(load("tiny"), target, prompts)
+    rows: dict[str, list[Row]] = {method: [] for method in methods}
+    for seed in seeds:
+        for method in methods:
+            path = train_row(method, target, seed, folder, captions)
+            rows[method].append(measure_row(method, seed, path, portraits))
+    return table(rows)

@@ -1,6 +1,6 @@
 """The command line: thin, everything it does is a function of the library.
 
-``spf-lite render | custom | pretrain | check | train | sample | compare``
+``spf-lite render | custom | pretrain | check | train | sample | compare | measure | bench``
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     custom.add_argument("folder", type=Path)
 
     pretrain = commands.add_parser("pretrain", help="make the shipped weights; resumes what was interrupted")
-    pretrain.add_argument("part", choices=["autoencoder", "clip", "unet", "decoder", "judge", "all"])
+    pretrain.add_argument("part", choices=["autoencoder", "clip", "unet", "decoder", "judge", "preview", "all"])
     pretrain.add_argument("--work", type=Path, help="renders, checkpoints, logs (default: ~/.cache/spf-lite/pretrain)")
     pretrain.add_argument("--steps", type=int, help="instead of the part's schedule")
     pretrain.add_argument("--ship", type=Path, help="afterwards write the pipeline folder here")
@@ -38,14 +38,24 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--prompts", type=int, default=256)
     check.add_argument("--save", type=Path, help="write the table into this file, too")
 
-    train = commands.add_parser("train", help="fine-tune on a custom set")
+    train = commands.add_parser(
+        "train", help="fine-tune on a custom set; also under `accelerate launch -m spf_lite.cli train ...`"
+    )
     train.add_argument("custom_set", type=Path, help="folder with images and metadata.jsonl")
     train.add_argument("output", type=Path, help="checkpoints, log and the exported adapter")
     train.add_argument("--model", default="tiny")
     train.add_argument("--method", default="spf", help="a recipe of spf_lite/methods.py: naive, spf, ...")
     train.add_argument("--captions", choices=["named", "silent"], default="named")
     train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--resume", action="store_true")
+    train.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
+    train.add_argument(
+        "--set",
+        dest="changes",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="change the recipe, such as --set stage2_steps=50 --set mixed_precision=fp16",
+    )
 
     sample = commands.add_parser("sample", help="draw a prompt with a model and, if given, an adapter")
     sample.add_argument("prompt")
@@ -63,6 +73,20 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--prompts", type=int, default=64)
     compare.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     compare.add_argument("--captions", choices=["named", "silent"], default="silent")
+    compare.add_argument("--save", type=Path, help="write the table into this Markdown file, too")
+
+    measure = commands.add_parser("measure", help="measure an adapter on a target of the tiny world")
+    measure.add_argument("adapter", type=Path, help="folder with pytorch_lora_weights.safetensors")
+    measure.add_argument("target")
+    measure.add_argument("--model", default="tiny")
+    measure.add_argument("--prompts", type=int, default=64)
+    measure.add_argument("--save", type=Path, help="write the report, prompt by prompt, into this JSON file")
+
+    bench = commands.add_parser("bench", help="what the method costs: time and memory, measured side by side")
+    bench.add_argument("what", choices=["cost"])
+    bench.add_argument("--model", choices=["tiny", "sd15-size"], default="tiny")
+    bench.add_argument("--rounds", type=int, default=5)
+    bench.add_argument("--save", type=Path, help="write the figures into this JSON file")
     return parser
 
 

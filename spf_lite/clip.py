@@ -53,6 +53,12 @@ class Clip:
         resample = _FILTERS[Image.Resampling(processor.resample)]
         return cls(model.eval().requires_grad_(False), tokenizer, mean, std, resample)
 
+    def to(self, device: torch.device) -> Clip:
+        """Bring it to a device."""
+        self.model.to(device)
+        self.mean, self.std = self.mean.to(device), self.std.to(device)
+        return self
+
     def image_features(self, images: Tensor) -> Tensor:
         """Unit embeddings of pictures.
 
@@ -72,7 +78,7 @@ class Clip:
     @torch.no_grad()
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Unit embeddings of texts, (N, width)."""
-        tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+        tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(self.model.device)
         features = _embedding(self.model.get_text_features(tokens.input_ids, tokens.attention_mask))
         return F.normalize(features, dim=-1)
 

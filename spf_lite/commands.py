@@ -34,6 +34,12 @@ def _save(image: Image.Image, path: Path) -> None:
     logger.info("wrote %s", path)
 
 
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    logger.info("wrote %s", path)
+
+
 def render(options: Namespace) -> int:
     from spf_lite.artwork import render
     from spf_lite.portraits import random_portrait
@@ -86,20 +92,24 @@ def check(options: Namespace) -> int:
 
 
 def train(options: Namespace) -> int:
+    """Also under ``accelerate launch``: the processes share each batch."""
     import spf_lite
     from spf_lite.data import CustomSet
     from spf_lite.methods import recipe
     from spf_lite.training import DualPathTrainer
 
+    config = recipe(options.method, seed=options.seed).changed(options.changes)
     trainer = DualPathTrainer(
         spf_lite.load(options.model),
         CustomSet.load(options.custom_set, options.captions),
-        recipe(options.method, seed=options.seed),
+        config,
         options.output,
     )
     trainer.fit(resume=options.resume)
     trainer.export(options.output / "adapter")
-    logger.info("wrote %s", options.output / "adapter")
+    if trainer.accelerator.is_main_process:
+        logger.info("wrote %s", options.output / "adapter")
+    trainer.accelerator.end_training()
     return 0
 
 
@@ -121,6 +131,27 @@ def sample(options: Namespace) -> int:
     return 0
 
 
+def measure(options: Namespace) -> int:
+    """Also writes the measures into the adapter's model card, if it has one."""
+    import spf_lite
+    from spf_lite.export import CARD, add_measures
+    from spf_lite.pipelines import load_adapter
+    from spf_lite.report import evaluation_set, load_judge, measure
+
+    backbone = spf_lite.load(options.model)
+    judge = load_judge(backbone)
+    portraits = evaluation_set(backbone, options.target, options.prompts)
+    load_adapter(backbone.pipe, options.adapter)
+    report = measure(backbone, judge, portraits)
+    for line in str(report).splitlines():
+        logger.info("%s", line)
+    if (options.adapter / CARD).exists():
+        add_measures(options.adapter, {name: str(value) for name, value in report.estimates().items()})
+    if options.save:
+        _write(options.save, report.to_json())
+    return 0
+
+
 def compare(options: Namespace) -> int:
     from spf_lite.benchmark import compare_methods
 
@@ -134,4 +165,19 @@ def compare(options: Namespace) -> int:
     )
     for row in table:
         logger.info("%s", row)
+    if options.save:
+        _write(options.save, "\n".join(table) + "\n")
+    return 0
+
+
+def bench(options: Namespace) -> int:
+    import json
+
+    from spf_lite.cost import measure_costs, to_rows
+
+    costs = measure_costs(options.model, options.rounds)
+    for cost in costs:
+        logger.info("%s", cost)
+    if options.save:
+        _write(options.save, json.dumps(to_rows(costs), indent=1) + "\n")
     return 0

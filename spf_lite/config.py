@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from spf_lite.control_map import ControlMapOptions
@@ -19,8 +20,24 @@ WEIGHTS = {
     "prior": "weight_prior",
     "purecc": "weight_purecc",
 }
-#: Where the target may act: the paper's control map, the target's own attention map, or nowhere (M = 0).
-MAPS = ("sfcm", "token", "none")
+#: Where the target may act. ``sfcm``: the paper's control map, made anew in every step. ``averaged``: the same, made
+#: once when stage 2 begins, from several noises at timesteps where it is clear (ours). ``token``: the target's own
+#: attention map. ``given``: a mask that comes with the custom set. ``none``: nowhere (M = 0).
+MAPS = ("sfcm", "averaged", "token", "given", "none")
+PRECISIONS = ("no", "fp16", "bf16")
+SCHEDULES = ("constant", "cosine")
+
+
+def _read(text: str, like: object, change: str) -> object:
+    """A text as a value of the same type as another."""
+    if isinstance(like, bool):
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"cannot set {change!r}: expected true or false")
+        return text.lower() == "true"
+    try:
+        return float(text) if isinstance(like, float) else int(text) if isinstance(like, int) else text
+    except ValueError:
+        raise ValueError(f"cannot set {change!r}: expected a value like {like!r}") from None
 
 
 @dataclass(frozen=True)
@@ -30,8 +47,10 @@ class TrainConfig:
     Attributes:
         stage1_steps: steps of ordinary fine-tuning.
         stage2_steps: steps of the dual path; 0 is naive fine-tuning.
-        batch_size: items per step.
-        learning_rate: of AdamW.
+        batch_size: items per optimiser step, over all processes and parts.
+        learning_rate: of AdamW, at its highest.
+        schedule: of the learning rate over both stages: ``constant``, or ``cosine`` down to zero.
+        warmup_steps: over which it rises from zero.
         trainable: what is trained on the cross-attention projections: ``lora``, ``adalora``, or ``weights``, the
             projections themselves (the paper's setting).
         rank: of the adapters.
@@ -51,14 +70,26 @@ class TrainConfig:
         reconstruction_share: share of them whose response path is fed the base text.
         fine_features: what the fine-grained loss aligns: ``inputs``, ``queries`` or ``outputs`` of cross-attention.
         trusted: one-step predictions serve the enhancement loss below this share of the timesteps (open; 0.7).
+        denoise_outside: weight of the denoising loss outside the map in stage 2; 1 is the paper's, 0 is masked
+            training.
+        map_draws: how many noises an ``averaged`` map is made of.
+        map_timesteps: share of the timesteps, from the clean end, that they are spread over. At high noise the paths
+            differ in what the whole picture is to be, and the map shows nothing of the target.
         control: options of the control map.
         checkpoint_every: steps between checkpoints.
+        mixed_precision: ``no``, ``fp16`` or ``bf16``: what both paths compute in; weights, losses and their sums stay
+            in 32 bits.
+        gradient_accumulation: parts that a process cuts its share of a batch into, to save memory.
+        gradient_checkpointing: compute layers once more in the backward pass instead of keeping them: less memory,
+            more time.
     """
 
     stage1_steps: int = 150
     stage2_steps: int = 150
     batch_size: int = 8
     learning_rate: float = 6e-4
+    schedule: str = "constant"
+    warmup_steps: int = 0
     trainable: str = "lora"
     rank: int = 16
     max_grad_norm: float = 1.0
@@ -77,24 +108,70 @@ class TrainConfig:
     reconstruction_share: float = 0.33
     fine_features: str = "inputs"
     trusted: float = 0.7
+    denoise_outside: float = 1.0
+    map_draws: int = 4
+    map_timesteps: float = 0.4
     control: ControlMapOptions = field(default_factory=ControlMapOptions)
     checkpoint_every: int = 100
+    mixed_precision: str = "no"
+    gradient_accumulation: int = 1
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        if self.stage1_steps < 0 or self.stage2_steps < 0 or self.stage1_steps + self.stage2_steps == 0:
+        if self.stage1_steps < 0 or self.stage2_steps < 0 or self.steps == 0:
             raise ValueError(f"{self.stage1_steps} + {self.stage2_steps} steps: at least one is needed, none negative")
-        for name in ("batch_size", "rank", "checkpoint_every"):
+        for name in ("batch_size", "rank", "checkpoint_every", "gradient_accumulation", "map_draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
-        if self.trainable not in KINDS:
-            raise ValueError(f"trainable={self.trainable!r}: expected one of {', '.join(KINDS)}")
-        if self.fine_features not in ("inputs", "queries", "outputs"):
-            raise ValueError(f"fine_features={self.fine_features!r}: expected inputs, queries or outputs")
-        if self.map_source not in MAPS:
-            raise ValueError(f"map_source={self.map_source!r}: expected one of {', '.join(MAPS)}")
+        for name in ("warmup_steps", "reference_portraits", *WEIGHTS.values()):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
+        for name in ("learning_rate", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected more than 0")
+        for name in ("reference_share", "reconstruction_share", "trusted", "map_timesteps", "denoise_outside"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 to 1")
+        for name, known in (
+            ("trainable", KINDS),
+            ("fine_features", ("inputs", "queries", "outputs")),
+            ("map_source", MAPS),
+            ("mixed_precision", PRECISIONS),
+            ("schedule", SCHEDULES),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(known)}")
         for name in ("weight_reconstruction", "weight_prior"):
             if getattr(self, name) and not self.reference_portraits:
                 raise ValueError(f"{name} needs reference_portraits: there is nothing to hold the model to")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of both stages."""
+        return self.stage1_steps + self.stage2_steps
+
+    def weight(self, term: str) -> float:
+        """The weight of a loss term of stage 2, by its name in :data:`WEIGHTS`."""
+        return float(getattr(self, WEIGHTS[term]))
+
+    def changed(self, changes: Sequence[str]) -> TrainConfig:
+        """A copy with some options changed.
+
+        Args:
+            changes: texts like ``stage2_steps=50`` or ``control.threshold=0.2``.
+
+        Raises:
+            ValueError: if a text is not of that kind, or names no option; the message lists the options.
+        """
+        values, control = asdict(self), asdict(self.control)
+        for change in changes:
+            name, equals, text = change.partition("=")
+            group, key = (control, name.removeprefix("control.")) if name.startswith("control.") else (values, name)
+            if not equals or key not in group or key == "control":
+                known = [field for field in values if field != "control"] + [f"control.{field}" for field in control]
+                raise ValueError(f"cannot set {change!r}: expected NAME=VALUE with one of {', '.join(known)}")
+            group[key] = _read(text, group[key], change)
+        return TrainConfig(**{**values, "control": ControlMapOptions(**control)})
 
     def to_json(self) -> str:
         """As JSON, for the folder of a run."""

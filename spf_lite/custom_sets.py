@@ -12,7 +12,7 @@ from random import Random
 
 from PIL import Image
 
-from spf_lite.artwork import render
+from spf_lite.artwork import render, true_region
 from spf_lite.data import REFERENCE_FILE
 from spf_lite.portraits import Portrait, describe, get_target, phrases, random_portrait
 
@@ -70,14 +70,25 @@ def record(portrait: Portrait, target: str, captions: str) -> dict[str, object]:
 
 
 def write_custom_set(target: str, folder: Path, count: int = SIZE, size: int = 128) -> None:
-    """Render a custom set into ``folder``: ``000.png`` and so on, and both caption files."""
+    """Render a custom set into ``folder``: ``000.png`` and its ``000.mask.png`` and so on, and both caption files.
+
+    A mask is white where the target changes the picture (:func:`spf_lite.artwork.true_region`).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = set_portraits(target, count)
     for number, portrait in enumerate(drawn):
         render(portrait, size).quantize(256, dither=Image.Dither.NONE).save(folder / f"{number:03d}.png", optimize=True)
+        region = true_region(portrait, target, size)
+        Image.fromarray(region).save(folder / f"{number:03d}.mask.png", optimize=True)
     for captions, name in CAPTIONS.items():
         lines = [
-            json.dumps({"file_name": f"{number:03d}.png", **record(portrait, target, captions)})
+            json.dumps(
+                {
+                    "file_name": f"{number:03d}.png",
+                    **record(portrait, target, captions),
+                    "mask_file": f"{number:03d}.mask.png",
+                }
+            )
             for number, portrait in enumerate(drawn)
         ]
         (folder / name).write_text("\n".join(lines) + "\n")

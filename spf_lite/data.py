@@ -1,7 +1,8 @@
 """A custom set on disk: a folder of images and a ``metadata.jsonl``, the layout that ``datasets`` calls *imagefolder*.
 
 One JSON object a line: ``file_name``, ``base_text``, ``target_text``, and optionally ``phrases`` (what to protect;
-default: the comma-separated parts of the base text) and ``replaces`` (the phrase whose place the target takes).
+default: the comma-separated parts of the base text), ``replaces`` (the phrase whose place the target takes) and
+``mask_file`` (an image of the same size, white where the target may act; only the given-mask baseline uses it).
 A file ``references.jsonl`` beside it may hold base texts of other people (``base_text``, optionally ``replaces``), for
 which the reference model draws portraits of its own; the more they name, the more the control map protects.
 Everything is checked when the set is loaded, before any training; an error names the file and the line.
@@ -35,6 +36,7 @@ class Example:
     target_text: str
     replaces: str | None = None
     phrases: tuple[str, ...] | None = None
+    mask: Image.Image | None = None
 
 
 @dataclass(frozen=True)
@@ -131,15 +133,22 @@ def _read_example(folder: Path, line: str, where: str) -> tuple[Example, bytes]:
         or not all(isinstance(phrase, str) and phrase and phrase in entry["base_text"] for phrase in phrases)
     ):
         raise CustomSetError(f"{where}: 'phrases' must be a list of phrases of the base text, found {phrases!r}")
-    image_path = folder / entry["file_name"]
-    if not image_path.is_file():
-        raise CustomSetError(f"{where}: there is no image {image_path}")
+    image, content = _read_image(folder / entry["file_name"], where, "image")
+    mask = None
+    if entry.get("mask_file") is not None:
+        mask, more = _read_image(folder / str(entry["mask_file"]), where, "mask")
+        content += more
+        if mask.size != image.size:
+            raise CustomSetError(f"{where}: the mask is {mask.size} pixels, its image {image.size}")
+    protected = None if phrases is None else tuple(phrases)
+    return Example(image, entry["base_text"], entry["target_text"], replaces, protected, mask), content
+
+
+def _read_image(path: Path, where: str, what: str) -> tuple[Image.Image, bytes]:
+    if not path.is_file():
+        raise CustomSetError(f"{where}: there is no {what} {path}")
     try:
-        with Image.open(image_path) as opened:
-            image = opened.convert("RGB")
+        with Image.open(path) as opened:
+            return opened.convert("RGB"), path.read_bytes()
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise CustomSetError(f"{where}: the image {image_path} is corrupt ({error})") from error
-    return (
-        Example(image, entry["base_text"], entry["target_text"], replaces, None if phrases is None else tuple(phrases)),
-        image_path.read_bytes(),
-    )
+        raise CustomSetError(f"{where}: the {what} {path} is corrupt ({error})") from error

@@ -4,144 +4,47 @@ The *reference path* is the UNet with its adapters off, fed the base text, witho
 the portrait would have been. The *response path* is the UNet with its adapters on, fed the complete text. Where the
 control map says that the target has no business, the second must do as the first did.
 
+Loss terms leave here unreduced, with the items that each applies to: the trainer alone takes means.
+
 Source: SPF-Portrait (arXiv 2504.00396), "dual-path contrastive learning".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from spf_lite import losses
 from spf_lite.attention import LayerRecord, mean_maps, record
-from spf_lite.control_map import ControlMap, ControlMapOptions, control_map, min_max, phrase_matrix
-from spf_lite.pipelines import Backbone, decode_latents, encode_text
-from spf_lite.prompts import PromptPair
+from spf_lite.batches import Batch
+from spf_lite.config import TrainConfig
+from spf_lite.control_map import ControlMap, control_map, min_max
+from spf_lite.noise import add_noise, predicted_latents, training_target
+from spf_lite.pipelines import Backbone
+
+_NOTHING: dict[str, LayerRecord] = {}
 
 
 @dataclass(frozen=True)
-class Batch:
-    """B items. An item is a custom portrait, or (``is_reference``) a portrait of the reference model's own making.
+class Term:
+    """One loss term of a batch.
 
     Attributes:
-        latents: x0, scaled, (B, C, h, w).
-        base: ``encoder_hidden_states`` of the base texts, (B, L, width).
-        complete: of the complete texts; of the base texts again for reconstruction items.
-        phrases: token averages per phrase, (B, P, L), see :func:`spf_lite.control_map.phrase_matrix`.
-        distances: CLIP distances of the phrases to the target, (B, P).
-        base_tokens: indices of aligned tokens in the base text, (B, K).
-        complete_tokens: of their counterparts in the complete text, (B, K).
-        aligned: (B, K), 1 for real pairs, 0 for filling.
-        is_reference: (B,), True for portraits without the target: no denoising and no enhancement loss on them.
-        is_reconstruction: (B,), True for reference items whose response path is fed the base text: M = 0 there.
-        target: token average of the target in the complete text, (B, L); zeros for reconstruction items.
-        portrait_features: CLIP embeddings of the custom portraits, (B, width); only for the enhancement loss.
-        target_features: CLIP embedding of the target text, (B, width).
+        values: one number per item, (B,); zero where it does not apply.
+        applies: which items it is about, (B,).
     """
 
-    latents: Tensor
-    base: Tensor
-    complete: Tensor
-    phrases: Tensor
-    distances: Tensor
-    base_tokens: Tensor
-    complete_tokens: Tensor
-    aligned: Tensor
-    is_reference: Tensor
-    is_reconstruction: Tensor
-    target: Tensor
-    portrait_features: Tensor
-    target_features: Tensor
+    values: Tensor
+    applies: Tensor
 
-
-@dataclass(frozen=True)
-class Item:
-    """What is known of one training item before any step: its latents, its texts, its CLIP embeddings."""
-
-    latents: Tensor
-    pair: PromptPair
-    distances: Tensor
-    portrait_features: Tensor
-    target_features: Tensor
-    is_reference: bool = False
-
-
-def collate(backbone: Backbone, items: Sequence[Item], reconstruction: Sequence[bool]) -> Batch:
-    """Put items together, filling up phrases and alignments to the longest of the batch."""
-    length = len(items[0].pair.base_ids)
-    pairs = [item.pair for item in items]
-    phrases = phrase_matrix(pairs, length)
-    distances = torch.zeros(phrases.shape[:2])
-    width = max(len(pair.alignment) for pair in pairs)
-    indices = torch.zeros(2, len(items), width, dtype=torch.long)
-    aligned = torch.zeros(len(items), width)
-    target = torch.zeros(len(items), length)
-    for row, (item, again) in enumerate(zip(items, reconstruction, strict=True)):
-        distances[row, : len(item.distances)] = item.distances
-        matched = [(i, i) for i, _ in item.pair.alignment] if again else item.pair.alignment
-        indices[:, row, : len(matched)] = torch.tensor(matched).T
-        aligned[row, : len(matched)] = 1
-        if not again:
-            target[row, item.pair.target.start : item.pair.target.stop] = 1 / len(item.pair.target.tokens)
-    base_ids = torch.stack([pair.base_ids for pair in pairs])
-    response_ids = torch.stack(
-        [pair.base_ids if again else pair.complete_ids for pair, again in zip(pairs, reconstruction, strict=True)]
-    )
-    return Batch(
-        latents=torch.stack([item.latents for item in items]),
-        base=encode_text(backbone.pipe, base_ids),
-        complete=encode_text(backbone.pipe, response_ids),
-        phrases=phrases,
-        distances=distances,
-        base_tokens=indices[0],
-        complete_tokens=indices[1],
-        aligned=aligned,
-        is_reference=torch.tensor([item.is_reference for item in items]),
-        is_reconstruction=torch.tensor(list(reconstruction)),
-        target=target,
-        portrait_features=torch.stack([item.portrait_features for item in items]),
-        target_features=torch.stack([item.target_features for item in items]),
-    )
-
-
-def signal_and_noise(scheduler: DDIMScheduler, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-    """The factors of x0 and of the noise in z_t, each (B, 1, 1, 1)."""
-    alphas = scheduler.alphas_cumprod[timesteps][:, None, None, None]
-    return alphas.sqrt(), (1 - alphas).sqrt()
-
-
-def add_noise(scheduler: DDIMScheduler, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """z_t, (B, C, h, w)."""
-    signal, spread = signal_and_noise(scheduler, timesteps)
-    return signal * latents + spread * noise
-
-
-def training_target(scheduler: DDIMScheduler, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """What the UNet should have predicted: the noise (Stable Diffusion 1.5), or the velocity.
-
-    Raises:
-        ValueError: for any other prediction type.
-    """
-    kind = scheduler.config.prediction_type
-    if kind == "epsilon":
-        return noise
-    if kind == "v_prediction":
-        signal, spread = signal_and_noise(scheduler, timesteps)
-        return signal * noise - spread * latents
-    raise ValueError(f"prediction type {kind!r} is not supported: expected epsilon or v_prediction")
-
-
-def predicted_latents(scheduler: DDIMScheduler, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
-    """One-step prediction of x0 from z_t, (B, C, h, w)."""
-    signal, spread = signal_and_noise(scheduler, timesteps)
-    if scheduler.config.prediction_type == "epsilon":
-        return (noisy - spread * prediction) / signal
-    return signal * noisy - spread * prediction
+    def mean(self) -> Tensor:
+        """Over the items that it applies to; 0 when there are none."""
+        return (self.values * self.applies).sum() / self.applies.sum().clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -149,115 +52,148 @@ class Step:
     """What came of one step.
 
     Attributes:
-        terms: loss term by name, each reduced to a scalar over the items that it applies to.
+        terms: loss term by name.
         control: the control map of the batch; None in stage 1.
+        allowed: the map that the losses were masked with, (B, 1, h, w); None in stage 1.
     """
 
-    terms: dict[str, Tensor]
-    control: ControlMap | None
+    terms: dict[str, Term]
+    control: ControlMap | None = None
+    allowed: Tensor | None = None
+
+
+def applies(
+    config: TrainConfig, is_reference: Tensor, is_reconstruction: Tensor, timesteps: Tensor, last: int
+) -> dict[str, Tensor]:
+    """Which items each term of stage 2 is about, by name: known before anything is computed.
+
+    Terms whose weight is zero are left out: they are not computed.
+
+    Args:
+        config: the run.
+        is_reference: (B,).
+        is_reconstruction: (B,).
+        timesteps: t, (B,).
+        last: how many timesteps there are.
+    """
+    custom, aligned = ~is_reference, ~is_reconstruction
+    rules = {
+        "denoise": custom,
+        "text": aligned,
+        "fine": aligned,
+        "output": aligned,
+        "reconstruction": is_reconstruction,
+        "prior": is_reconstruction,
+        "purecc": aligned,
+        "enhancement": custom & (timesteps < config.trusted * last),
+    }
+    return {name: items for name, items in rules.items() if config.weight(name)}
 
 
 def naive_step(backbone: Backbone, batch: Batch, noise: Tensor, timesteps: Tensor) -> Step:
     """Stage 1: ordinary fine-tuning on the complete text."""
     scheduler = backbone.pipe.scheduler
     noisy = add_noise(scheduler, batch.latents, noise, timesteps)
-    prediction = backbone.pipe.unet(noisy, timesteps, encoder_hidden_states=batch.complete).sample
+    prediction = backbone.pipe.unet(noisy, timesteps, encoder_hidden_states=batch.complete).sample.float()
     target = training_target(scheduler, batch.latents, noise, timesteps)
-    return Step({"denoise": losses.denoising(prediction, target).mean()}, None)
+    values = losses.denoising(prediction, target)
+    return Step({"denoise": Term(values, torch.ones_like(values, dtype=torch.bool))})
 
 
+@contextmanager
 def dual_path_step(
     backbone: Backbone,
     batch: Batch,
     noise: Tensor,
     timesteps: Tensor,
-    options: ControlMapOptions,
-    *,
-    features: str = "inputs",
-    enhance: bool = False,
-    trusted: float = 0.7,
-    map_source: str = "sfcm",
+    config: TrainConfig,
     concept: Callable[[Tensor, Tensor], Tensor] | None = None,
-) -> Step:
-    """Stage 2: both paths, the control map, every loss term.
+) -> Iterator[Step]:
+    """Stage 2: both paths, the control map, every loss term that has a weight.
+
+    A context, because gradient checkpointing computes layers once more in the backward pass, and must find them
+    listened to as they were: take the gradient inside.
 
     Args:
         backbone: its UNet carries the adapter.
         batch: B items.
         noise: eps, (B, C, h, w), shared by both paths.
         timesteps: t, (B,), shared by both paths.
-        options: of the control map.
-        features: which features the fine-grained loss aligns: ``inputs`` (entering cross-attention), ``queries`` (their
-            projection) or ``outputs`` (leaving it).
-        enhance: whether to compute the enhancement term, which decodes a picture.
-        trusted: share of the timesteps, from the clean end, at which one-step predictions are good enough for CLIP.
-        map_source: where the target may act: the control map, the target's own attention map, or nowhere.
+        config: which terms have a weight, the options of the control map, and what the losses are masked with.
         concept: for PureCC: from z_t and t, what the frozen extractor adds for the target alone.
     """
-    pipe = backbone.pipe
-    unet, scheduler = pipe.unet, pipe.scheduler
+    unet, scheduler = backbone.pipe.unet, backbone.pipe.scheduler
+    where = applies(
+        config, batch.is_reference, batch.is_reconstruction, timesteps, scheduler.config.num_train_timesteps
+    )
     noisy = add_noise(scheduler, batch.latents, noise, timesteps)
-    size = (noisy.shape[-2], noisy.shape[-1])
-    resolution = backbone.facts.attention_resolution
-    with torch.no_grad(), backbone.reference(), record(unet, size, resolution) as reference_layers:
-        reference = unet(noisy, timesteps, encoder_hidden_states=batch.base).sample
-    added = None if concept is None else concept(noisy, timesteps)
-    with record(unet, size, resolution) as response_layers:
-        response = unet(noisy, timesteps, encoder_hidden_states=batch.complete).sample
+    size, resolution = (noisy.shape[-2], noisy.shape[-1]), backbone.facts.attention_resolution
+    with torch.no_grad(), backbone.reference() as frozen, record(frozen, size, resolution) as reference_layers:
+        reference = frozen(noisy, timesteps, encoder_hidden_states=batch.base).sample.float()
+    added = concept(noisy, timesteps) if concept and "purecc" in where else None
+    compares_layers = bool({"text", "fine"} & set(where)) or config.map_source == "token"
+    listening: AbstractContextManager[dict[str, LayerRecord]]
+    listening = record(unet, size, resolution) if compares_layers else nullcontext(_NOTHING)
+    with listening as response_layers:
+        response = unet(noisy, timesteps, encoder_hidden_states=batch.complete).sample.float()
 
-    control = control_map(response, reference, reference_layers, batch.phrases, batch.distances, options)
-    allowed = _allowed(map_source, control, response_layers, batch) * (~batch.is_reconstruction)[:, None, None, None]
-    text, fine = _aligned_layers(response_layers, reference_layers, batch, allowed, features)
-    output = losses.output_alignment(response, reference, allowed)
-    custom, again = ~batch.is_reference, batch.is_reconstruction
-    target = training_target(scheduler, batch.latents, noise, timesteps)
-    terms = {
-        "denoise": _mean(losses.denoising(response, target), custom),
-        "text": _mean(text, ~again),
-        "fine": _mean(fine, ~again),
-        "output": _mean(output, ~again),
-        "reconstruction": _mean(output, again),
-        "prior": _mean(losses.denoising(response, target), again),
-    }
-    if added is not None:
-        terms["purecc"] = _mean(losses.purecc(response, reference, added), ~again)
-    if enhance:
-        trusted_items = custom & (timesteps < trusted * scheduler.config.num_train_timesteps)
-        terms["enhancement"] = _enhancement(backbone, batch, response, noisy, timesteps, trusted_items)
-    return Step(terms, control)
+        control = control_map(response, reference, reference_layers, batch.phrases, batch.distances, config.control)
+        allowed = allowed_region(config.map_source, control, response_layers, batch)
+        target = training_target(scheduler, batch.latents, noise, timesteps)
+        values = _layer_terms(response_layers, reference_layers, batch, allowed, config) if compares_layers else {}
+        output = losses.output_alignment(response, reference, allowed)
+        values |= {
+            "denoise": losses.denoising(response, target, allowed, config.denoise_outside),
+            "output": output,
+            "reconstruction": output,
+            "prior": losses.denoising(response, target),
+        }
+        if added is not None:
+            values["purecc"] = losses.purecc(response, reference, added)
+        if "enhancement" in where:
+            values["enhancement"] = _enhancement(backbone, batch, response, noisy, timesteps, where["enhancement"])
+        yield Step({name: Term(values[name], items) for name, items in where.items()}, control, allowed)
 
 
-def _allowed(source: str, control: ControlMap, layers: dict[str, LayerRecord], batch: Batch) -> Tensor:
-    """The map that the losses are masked with, (B, 1, h, w), detached."""
+def allowed_region(source: str, control: ControlMap, layers: dict[str, LayerRecord], batch: Batch) -> Tensor:
+    """The map that the losses are masked with, (B, 1, h, w), detached: nowhere for reconstruction items.
+
+    Args:
+        source: one of :data:`spf_lite.config.MAPS`.
+        control: the control map of the step.
+        layers: cross-attention of the response path, for the target's own map.
+        batch: B items.
+    """
     if source == "none":
         return torch.zeros_like(control.map)
     if source == "token":
-        own = torch.einsum("bt,bthw->bhw", batch.target, mean_maps(layers).detach())[:, None]
-        return min_max(F.interpolate(own, control.map.shape[-2:], mode="bilinear", align_corners=False))
-    return control.map
+        own = torch.einsum("bt,bthw->bhw", batch.target, mean_maps(layers).detach().float())[:, None]
+        allowed = min_max(F.interpolate(own, control.map.shape[-2:], mode="bilinear", align_corners=False))
+    else:
+        allowed = batch.region if source in ("given", "averaged") else control.map
+    return allowed * (~batch.is_reconstruction)[:, None, None, None]
 
 
-def _mean(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean over the chosen items; 0 when there are none."""
-    weights = chosen.to(values.dtype)
-    return (values * weights).sum() / weights.sum().clamp(min=1)
-
-
-def _aligned_layers(
-    response: dict[str, LayerRecord], reference: dict[str, LayerRecord], batch: Batch, allowed: Tensor, features: str
-) -> tuple[Tensor, Tensor]:
-    """Text-consistent and fine-grained losses, mean over the layers: two of (B,)."""
+def _layer_terms(
+    response: dict[str, LayerRecord],
+    reference: dict[str, LayerRecord],
+    batch: Batch,
+    allowed: Tensor,
+    config: TrainConfig,
+) -> dict[str, Tensor]:
+    """Text-consistent and fine-grained losses, mean over the layers: (B,) each."""
     text, fine = [], []
     for name, tuned in response.items():
         frozen = reference[name]
         keep = losses.outside(allowed, tuned.size)
-        text.append(
-            losses.text_consistent(
-                _take(tuned.maps, batch.complete_tokens), _take(frozen.maps, batch.base_tokens), keep, batch.aligned
-            )
-        )
-        fine.append(losses.fine_grained(getattr(tuned, features), getattr(frozen, features), keep))
-    return torch.stack(text).mean(dim=0), torch.stack(fine).mean(dim=0)
+        if config.weight_text:
+            maps = _take(tuned.maps, batch.complete_tokens).float(), _take(frozen.maps, batch.base_tokens).float()
+            text.append(losses.text_consistent(*maps, keep, batch.aligned))
+        if config.weight_fine:
+            features = [getattr(layer, config.fine_features).float() for layer in (tuned, frozen)]
+            fine.append(losses.fine_grained(features[0], features[1], keep))
+    means = {"text": text, "fine": fine}
+    return {name: torch.stack(layers).mean(dim=0) for name, layers in means.items() if layers}
 
 
 def _take(maps: Tensor, tokens: Tensor) -> Tensor:
@@ -268,10 +204,12 @@ def _take(maps: Tensor, tokens: Tensor) -> Tensor:
 def _enhancement(
     backbone: Backbone, batch: Batch, response: Tensor, noisy: Tensor, timesteps: Tensor, chosen: Tensor
 ) -> Tensor:
+    """The enhancement loss of the chosen items, zero for the others, (B,)."""
+    values = torch.zeros_like(response[:, 0, 0, 0])
     if not bool(chosen.any()):
-        return response.sum() * 0
+        return values
     latents = predicted_latents(backbone.pipe.scheduler, response[chosen], noisy[chosen], timesteps[chosen])
-    images = decode_latents(backbone.pipe, latents)
+    images = backbone.draft(latents).float()
     predicted = backbone.clip.image_features(images.clamp(-0.2, 1.2))
     target = F.normalize(batch.target_features[chosen], dim=-1)
-    return losses.enhancement(predicted, batch.portrait_features[chosen], target).mean()
+    return values.masked_scatter(chosen, losses.enhancement(predicted, batch.portrait_features[chosen], target))

@@ -11,12 +11,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def denoising(prediction: Tensor, target: Tensor) -> Tensor:
+def denoising(prediction: Tensor, target: Tensor, allowed: Tensor | None = None, elsewhere: float = 1.0) -> Tensor:
     r""":math:`L_\mathrm{denoise} = \| \epsilon_\mathrm{res} - \epsilon \|^2`, mean over all but the batch: (B,).
 
-    ``prediction`` and ``target`` are noise or velocity, (B, C, h, w).
+    With a map it can be a weighted mean: places inside count 1, places outside ``elsewhere`` (ours; OneTrainer and
+    others call 0 "masked training").
+
+    Args:
+        prediction: noise or velocity, (B, C, h, w).
+        target: what it should have been; no gradient.
+        allowed: M, (B, 1, h, w); None: everywhere.
+        elsewhere: weight outside of it.
     """
-    return (prediction - target).square().flatten(1).mean(dim=1)
+    error = (prediction - target).square()
+    if allowed is None or elsewhere == 1:
+        return error.flatten(1).mean(dim=1)
+    weight = allowed + (1 - allowed) * elsewhere
+    # An empty map must not blow up what little is left: no mean is taken over less than a hundredth of the picture.
+    return (error * weight).flatten(1).mean(dim=1) / weight.flatten(1).mean(dim=1).clamp(min=0.01)
 
 
 def outside(control: Tensor, size: tuple[int, int]) -> Tensor:

@@ -31,24 +31,29 @@ class Estimate:
 
 
 def bootstrap(values: ArrayLike, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Estimate:
-    """The mean of independent units with its percentile bootstrap interval (Efron 1979).
+    """The mean with its percentile bootstrap interval (Efron 1979).
 
     Args:
-        values: one number per unit, (N,).
+        values: one number per unit, (N,): units are drawn with replacement. Or (S, N), N prompts after each of S
+            training runs: runs and prompts are drawn with replacement, each for itself, because the same prompts serve
+            every run and one lucky run lifts all of its prompts.
         level: of the interval.
-        resamples: how many times to draw N units with replacement.
+        resamples: how many times to draw.
         seed: of the draws.
 
     Raises:
         ValueError: if there are no values, or some are not finite.
     """
-    units = np.asarray(values, dtype=np.float64).ravel()
+    units = np.atleast_2d(np.asarray(values, dtype=np.float64))
     if units.size == 0:
         raise ValueError("no values to take the mean of")
     if not np.isfinite(units).all():
         raise ValueError("some values are not finite")
     rng = np.random.default_rng(seed)
-    means = units[rng.integers(0, units.size, (resamples, units.size))].mean(axis=1)
+    runs, prompts = units.shape
+    rows = rng.integers(0, runs, (resamples, runs, 1))
+    columns = rng.integers(0, prompts, (resamples, 1, prompts))
+    means = units[rows, columns].mean(axis=(1, 2))
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(float(units.mean()), float(low), float(high), int(units.size))
 

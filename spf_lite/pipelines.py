@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
 from PIL import Image
 from torch import Tensor
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from spf_lite.trainable import Trainable
 from spf_lite.prompts import check_length
 from spf_lite.quiet import no_loading_bars
+from spf_lite.samples import SAMPLES
 
 #: The projections of cross-attention ("attn2" in diffusers' transformer blocks) that an adapter is put on.
 CROSS_ATTENTION = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
@@ -48,26 +49,35 @@ class Facts:
         attention_resolution: longer side of the cross-attention maps that are recorded, for a square portrait of the
             model's own size.
         dtype: of the weights.
+        preview: folder or hub id of an ``AutoencoderTiny`` that decodes one-step predictions for the enhancement loss;
+            None: the full decoder does.
     """
 
     source: str
     clip: str
     attention_resolution: int = 16
     dtype: torch.dtype = torch.float32
+    preview: str | None = None
 
 
 def tiny_folder() -> Path:
-    """The shipped model: ``data_samples/tiny-portraits`` of a checkout, or what ``SPF_LITE_TINY`` names."""
-    return Path(os.environ.get("SPF_LITE_TINY", Path(__file__).parent.parent / "data_samples" / "tiny-portraits"))
+    """The shipped model: ``tiny-portraits`` of :data:`spf_lite.samples.SAMPLES`, or what ``SPF_LITE_TINY`` names."""
+    return Path(os.environ.get("SPF_LITE_TINY", SAMPLES / "tiny-portraits"))
 
 
 def facts_of(name: str) -> Facts:
     """The facts of a backbone: ``tiny``, ``sd15``, or a folder or hub id (with CLIP in its ``clip/`` if local)."""
     if name == "sd15":
-        return Facts("stable-diffusion-v1-5/stable-diffusion-v1-5", "openai/clip-vit-large-patch14")
+        return Facts(
+            "stable-diffusion-v1-5/stable-diffusion-v1-5", "openai/clip-vit-large-patch14", preview="madebyollin/taesd"
+        )
     source = str(tiny_folder()) if name == "tiny" else name
-    local = Path(source) / "clip"
-    return Facts(source, str(local) if local.is_dir() else "openai/clip-vit-large-patch14")
+    clip, preview = Path(source) / "clip", Path(source) / "preview"
+    return Facts(
+        source,
+        str(clip) if clip.is_dir() else "openai/clip-vit-large-patch14",
+        preview=str(preview) if preview.is_dir() else None,
+    )
 
 
 @dataclass
@@ -79,22 +89,46 @@ class Backbone:
     _clip: Clip | None = field(default=None, repr=False)
     trainable: Trainable | None = field(default=None, repr=False)
 
-    def reference(self) -> AbstractContextManager[None]:
-        """Within it the UNet is the untouched one: whatever is being trained on it is taken back for the time."""
+    def reference(self) -> AbstractContextManager[UNet2DConditionModel]:
+        """Gives the untouched UNet: whatever is being trained is taken back for the time."""
         return self.trainable.reference() if self.trainable else adapters_off(self.pipe.unet)
+
+    @cached_property
+    def preview(self) -> AutoencoderTiny | None:
+        """The small decoder for one-step predictions, if the facts name one."""
+        if self.facts.preview is None:
+            return None
+        with no_loading_bars():
+            model = AutoencoderTiny.from_pretrained(self.facts.preview)
+        return model.requires_grad_(False).eval().to(self.pipe.device)
+
+    def draft(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B, C, h, w) to pictures (B, 3, H, W), about in [0, 1], as cheaply as can be: for CLIP's
+        eyes during training. The gradient flows."""
+        if self.preview is None:
+            return decode_latents(self.pipe, latents)
+        drawn: Tensor = self.preview.decode(latents).sample
+        return drawn / 2 + 0.5
 
     @cached_property
     def clip(self) -> Clip:
         """The CLIP model that measures phrases and portraits."""
-        return self._clip or Clip.load(self.facts.clip)
+        return (self._clip or Clip.load(self.facts.clip)).to(self.pipe.device)
 
 
-def load(name: str = "tiny", device: str | torch.device = "cpu") -> Backbone:
+def best_device() -> torch.device:
+    """This process's graphics card, if there is one."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def load(name: str = "tiny", device: str | torch.device | None = None) -> Backbone:
     """Load a backbone.
 
     Args:
         name: ``tiny`` (shipped), ``sd15`` (from the hub), or any folder or hub id of a Stable Diffusion pipeline.
-        device: where its modules go.
+        device: where its modules go; default: :func:`best_device`.
 
     Raises:
         BackboneError: if there is no such model, it is no Stable Diffusion pipeline, or its UNet has no
@@ -120,7 +154,7 @@ def load(name: str = "tiny", device: str | torch.device = "cpu") -> Backbone:
             module.to(facts.dtype)
     # No layer is larger than the latents.
     resolution = min(facts.attention_resolution, int(np.max(pipe.unet.config.sample_size)))
-    return Backbone(pipe.to(device), replace(facts, attention_resolution=resolution))
+    return Backbone(pipe.to(device or best_device()), replace(facts, attention_resolution=resolution))
 
 
 def check_cross_attention(unet: UNet2DConditionModel) -> None:
@@ -166,14 +200,14 @@ def load_adapter(pipe: StableDiffusionPipeline, folder: str | Path) -> None:
 
 
 @contextmanager
-def adapters_off(unet: UNet2DConditionModel) -> Iterator[None]:
+def adapters_off(unet: UNet2DConditionModel) -> Iterator[UNet2DConditionModel]:
     """The reference path: the same UNet without its adapters, which come back on exit, whatever happens."""
     if not getattr(unet, "peft_config", None):
-        yield
+        yield unet
         return
     unet.disable_adapters()
     try:
-        yield
+        yield unet
     finally:
         unet.enable_adapters()
 
@@ -188,7 +222,7 @@ def encode_text(pipe: StableDiffusionPipeline, ids: Tensor) -> Tensor:
 @torch.no_grad()
 def encode_images(pipe: StableDiffusionPipeline, images: Tensor) -> Tensor:
     """Images (B, 3, H, W) in [0, 1] to scaled latents (B, 4, H/8, W/8), the mean of the posterior."""
-    latents: Tensor = pipe.vae.encode(images * 2 - 1).latent_dist.mean
+    latents: Tensor = pipe.vae.encode(images.to(pipe.device) * 2 - 1).latent_dist.mean
     return latents * pipe.vae.config.scaling_factor
 
 

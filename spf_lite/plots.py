@@ -186,3 +186,87 @@ def bars_with_intervals(
         if len(series) > 1:
             axes.legend()
     return sheet
+
+
+def curves(
+    series: Mapping[str, ArrayLike],
+    xlabel: str,
+    ylabel: str,
+    x: ArrayLike | None = None,
+    log: bool = False,
+    colors: Mapping[str, str] | None = None,
+    size: tuple[float, float] = (6.4, 3.2),
+) -> Sheet:
+    """One line for each series, told apart by colour and by marker.
+
+    Args:
+        series: name of each series, with its N values.
+        xlabel: what the values are listed by.
+        ylabel: what is measured, with its unit.
+        x: N places; default: 1 to N.
+        log: whether the vertical axis is logarithmic.
+        colors: of the series by name; without one, that of :data:`COLORS`, and failing that a further one.
+        size: in inches.
+
+    Raises:
+        ValueError: if there are no series, or one has another length than ``x``, or than the first.
+    """
+    if not series:
+        raise ValueError("no series to show")
+    lines = {name: np.asarray(values, dtype=np.float64) for name, values in series.items()}
+    places = np.arange(1, len(next(iter(lines.values()))) + 1) if x is None else np.asarray(x)
+    for name, values in lines.items():
+        if values.shape != places.shape:
+            raise ValueError(f"series {name!r} has values of shape {values.shape} for places of shape {places.shape}")
+    spare = iter(FURTHER_COLORS * len(series))
+    known = {**COLORS, **(colors or {})}
+    with rc_context(STYLE):
+        sheet = Sheet(figsize=size, dpi=150, layout="constrained")
+        axes = sheet.subplots()
+        for number, (name, values) in enumerate(lines.items()):
+            marker = "osD^vP"[number % 6]
+            color = known.get(name) or next(spare)
+            axes.plot(places, values, marker=marker, markersize=4, linewidth=1.5, label=name, color=color)
+        axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
+        if len(series) > 1:
+            axes.legend()
+    return sheet
+
+
+def matrices(panels: Sequence[ArrayLike], labels: Sequence[str], signs: Sequence[str], width: float = 6.4) -> Sheet:
+    """Matrices in a row, cells of one size, so that a thin matrix looks thin; orange is positive, purple negative.
+
+    Args:
+        panels: N matrices. Each has its own shades: its largest entry, positive or negative, is the darkest.
+        labels: N texts, above the matrices.
+        signs: N - 1 texts, between them, such as "=".
+        width: of the figure, in inches.
+
+    Raises:
+        ValueError: if there are no matrices, or labels or signs do not fit them.
+    """
+    arrays = [np.asarray(panel, dtype=np.float64) for panel in panels]
+    if not arrays:
+        raise ValueError("no matrices to show")
+    if wrong := [array.shape for array in arrays if array.ndim != 2 or not array.size]:
+        raise ValueError(f"not a matrix: shape {wrong[0]}")
+    if len(labels) != len(arrays) or len(signs) != len(arrays) - 1:
+        raise ValueError(f"{len(labels)} labels and {len(signs)} signs for {len(arrays)} matrices")
+    rows, gap = max(len(array) for array in arrays), 0.12 * max(array.shape[1] for array in arrays)
+    ratios = [gap] * (2 * len(arrays) - 1)
+    ratios[::2] = [array.shape[1] for array in arrays]
+    with rc_context(STYLE):
+        sheet = Sheet(figsize=(width, width * rows / sum(ratios) + 0.35), dpi=150)
+        panes = sheet.subplots(1, len(ratios), squeeze=False, width_ratios=ratios, gridspec_kw={"wspace": 0})[0]
+        sheet.subplots_adjust(left=0, right=1, bottom=0, top=1 - 0.35 / sheet.get_figheight())
+        for axes, array, label in zip(panes[::2], arrays, labels, strict=True):
+            most = np.abs(array).max() or 1.0
+            axes.imshow(array, cmap="PuOr_r", vmin=-most, vmax=most, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(label, fontsize=9)
+            for spine in axes.spines.values():
+                spine.set(visible=True, color="#999999", linewidth=0.6)
+        for axes, sign in zip(panes[1::2], signs, strict=True):
+            axes.set_axis_off()
+            axes.text(0.5, 0.5, sign, ha="center", va="center", fontsize=14, transform=axes.transAxes)
+    return sheet

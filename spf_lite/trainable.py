@@ -9,15 +9,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 
 import torch
 from diffusers import UNet2DConditionModel
 from peft import AdaLoraConfig
 from peft.tuners.adalora.layer import RankAllocator
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from spf_lite.pipelines import ADAPTER, CROSS_ATTENTION, BackboneError, adapters_off, add_lora, check_cross_attention
+from spf_lite.pipelines import ADAPTER, CROSS_ATTENTION, BackboneError, add_lora, check_cross_attention
 
 KINDS = ("lora", "adalora", "weights")
 
@@ -32,8 +34,8 @@ class Trainable(ABC):
     parameters: list[nn.Parameter]
 
     @abstractmethod
-    def reference(self) -> AbstractContextManager[None]:
-        """Within it the UNet is the untouched one, to the last bit; the change comes back on exit, whatever happens."""
+    def reference(self) -> AbstractContextManager[UNet2DConditionModel]:
+        """Gives the untouched UNet, to the last bit; the change comes back on exit, whatever happens."""
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
@@ -88,15 +90,33 @@ def make_trainable(kind: str, unet: UNet2DConditionModel, rank: int, seed: int, 
     raise ValueError(f"trainable={kind!r}: expected one of {', '.join(KINDS)}")
 
 
-class Lora(Trainable):
+class _Adapter(Trainable):
+    """Something of peft's that can be switched off."""
+
+    unet: UNet2DConditionModel
+
+    @cached_property
+    def layers(self) -> list[BaseTunerLayer]:
+        """The layers that carry it. Looked up once: a step of training switches them off and on."""
+        return [module for module in self.unet.modules() if isinstance(module, BaseTunerLayer)]
+
+    @contextmanager
+    def reference(self) -> Iterator[UNet2DConditionModel]:
+        for layer in self.layers:
+            layer.enable_adapters(False)
+        try:
+            yield self.unet
+        finally:
+            for layer in self.layers:
+                layer.enable_adapters(True)
+
+
+class Lora(_Adapter):
     """Two thin matrices beside every cross-attention projection."""
 
     def __init__(self, unet: UNet2DConditionModel, rank: int, seed: int) -> None:
         self.unet = unet
         self.parameters = add_lora(unet, rank, seed=seed)
-
-    def reference(self) -> AbstractContextManager[None]:
-        return adapters_off(self.unet)
 
     def state(self) -> dict[str, Tensor]:
         return dict(get_peft_model_state_dict(self.unet, adapter_name=ADAPTER))
@@ -108,7 +128,7 @@ class Lora(Trainable):
         return self.state()
 
 
-class AdaLora(Trainable):
+class AdaLora(_Adapter):
     """LoRA as B diag(E) A, whose entries of E are pruned where they matter least.
 
     It starts with half as many more ranks as it ends with; an orthogonality penalty keeps the rows of A and the columns
@@ -136,9 +156,6 @@ class AdaLora(Trainable):
             unet.add_adapter(self.config, adapter_name=ADAPTER)
         self.parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
         self.allocator = RankAllocator(unet, self.config, ADAPTER)
-
-    def reference(self) -> AbstractContextManager[None]:
-        return adapters_off(self.unet)
 
     def penalty(self) -> Tensor:
         deviations = []
@@ -200,6 +217,7 @@ class Weights(Trainable):
         check_cross_attention(unet)
         if getattr(unet, "peft_config", None):
             raise BackboneError("the UNet already has an adapter: load the backbone anew, or delete the adapter first")
+        self.unet = unet
         self.weights: dict[str, nn.Parameter] = {
             name: module.weight for name, module in unet.named_modules() if name.endswith(CROSS_ATTENTION)
         }
@@ -209,12 +227,12 @@ class Weights(Trainable):
         self.original = {name: weight.detach().clone() for name, weight in self.weights.items()}
 
     @contextmanager
-    def reference(self) -> Iterator[None]:
+    def reference(self) -> Iterator[UNet2DConditionModel]:
         tuned = {name: weight.data for name, weight in self.weights.items()}
         try:
             for name, weight in self.weights.items():
                 weight.data = self.original[name]
-            yield
+            yield self.unet
         finally:
             for name, weight in self.weights.items():
                 weight.data = tuned[name]

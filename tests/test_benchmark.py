@@ -5,16 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diffusers import StableDiffusionPipeline
-from PIL.Image import Image
 
-from spf_lite import benchmark, methods, training
-from spf_lite.benchmark import Row, compare_methods, evaluation_set, measure, summary
+from spf_lite import benchmark, load, methods, report, training
+from spf_lite.benchmark import Row, compare_methods, measure_row, read_rows, summary, table, train_row
 from spf_lite.config import TrainConfig
-from spf_lite.judge import Judge
-from spf_lite.metrics import unrelated_attributes
-from spf_lite.pipelines import Backbone, sample
+from spf_lite.pipelines import ADAPTER_FILE, sample
+from spf_lite.report import MEASURES, PollutionReport, Portraits, evaluation_set
 
-SHORT = TrainConfig(stage1_steps=1, stage2_steps=1, batch_size=2, rank=2)
+SHORT = TrainConfig(stage1_steps=1, stage2_steps=1, batch_size=2, rank=2, learning_rate=0.05, checkpoint_every=1)
 TARGET = "sunglasses"
 
 
@@ -22,14 +20,20 @@ TARGET = "sunglasses"
 def small_world(toy_samples: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The benchmark on the toy, with recipes of two steps and portraits of two."""
 
-    def draw(pipe: StableDiffusionPipeline, prompts: list[str], *, seeds: list[int], steps: int = 25) -> list[Image]:
-        return list(sample(pipe, prompts, seeds=seeds, steps=2))
+    def draw(pipe: StableDiffusionPipeline, prompts: list[str], *, seeds: list[int], steps: int = 25) -> object:
+        return sample(pipe, prompts, seeds=seeds, steps=2)
 
-    monkeypatch.setattr(benchmark, "sample", draw)
+    known = methods.recipe
+    monkeypatch.setattr(report, "sample", draw)
     monkeypatch.setenv("SPF_LITE_TINY", str(toy_samples / "tiny-portraits"))
     monkeypatch.setattr(benchmark, "DATA", toy_samples)
-    monkeypatch.setattr(methods, "recipe", lambda name, seed=0: replace(SHORT, seed=seed))
+    monkeypatch.setattr(methods, "recipe", lambda name, seed=0: replace(SHORT, seed=known(name, seed).seed))
     return toy_samples
+
+
+@pytest.fixture
+def portraits(small_world: Path) -> Portraits:
+    return evaluation_set(load("tiny"), TARGET, 2)
 
 
 def compare(folder: Path, **options: object) -> list[str]:
@@ -37,97 +41,171 @@ def compare(folder: Path, **options: object) -> list[str]:
     return compare_methods(TARGET, folder, **arguments)  # type: ignore[arg-type]
 
 
+class Forbidden(training.DualPathTrainer):
+    def fit(self, *arguments: object, **options: object) -> training.TrainResult:
+        raise AssertionError("a finished row was trained again")
+
+
 def test_a_second_call_trains_nothing_and_says_the_same(
     small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = compare(tmp_path)
-    assert [line.split()[0] for line in first] == ["method", "naive", "spf"]
     folders = {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("row.json")}
     assert folders == {f"{TARGET}/{method}-{seed}" for method in ("naive", "spf") for seed in (0, 1)}
     for folder in folders:
-        assert (tmp_path / folder / "adapter" / "pytorch_lora_weights.safetensors").is_file()
-
-    class Forbidden(training.DualPathTrainer):
-        def fit(self, *arguments: object, **options: object) -> training.TrainResult:
-            raise AssertionError("a finished row was trained again")
-
+        assert (tmp_path / folder / "adapter" / ADAPTER_FILE).is_file()
     monkeypatch.setattr(training, "DualPathTrainer", Forbidden)
     assert compare(tmp_path) == first
+
+    def again(*arguments: object) -> None:
+        raise AssertionError("measured again")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(benchmark, "measure", again)
+        assert compare(tmp_path) == first
+        with pytest.raises(AssertionError, match="measured again"):
+            compare(tmp_path, prompts=3)
     (tmp_path / TARGET / "spf-1" / "row.json").unlink()
+    assert compare(tmp_path) == first, "measured anew, trained never"
+    (tmp_path / TARGET / "spf-1" / "adapter" / ADAPTER_FILE).unlink()
     with pytest.raises(AssertionError, match="trained again"):
         compare(tmp_path)
 
 
+@pytest.mark.parametrize("moment", ["fit", "export"])
 def test_an_interrupted_row_is_taken_up_where_it_was(
-    small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    monkeypatch.setattr(methods, "recipe", lambda name, seed=0: replace(SHORT, seed=seed, checkpoint_every=1))
-
     class Killed(Exception):
         pass
 
-    def die(*arguments: object) -> None:
-        raise Killed
+    def die(trainer: training.DualPathTrainer, *arguments: object) -> None:
+        if moment == "export" or trainer.step == 1:
+            raise Killed
+
+    steps: list[int] = []
+    one_step = training.DualPathTrainer._one_step
+
+    def counted(trainer: training.DualPathTrainer) -> object:
+        if moment == "fit":
+            die(trainer)
+        steps.append(trainer.step)
+        return one_step(trainer)
 
     with monkeypatch.context() as broken, pytest.raises(Killed):
-        broken.setattr(training.DualPathTrainer, "export", die)
-        compare(tmp_path, methods=("naive",), seeds=(0,))
-    assert not list(tmp_path.rglob("row.json"))
-    compare(tmp_path, methods=("naive",), seeds=(0,))
-    log = (tmp_path / TARGET / "naive-0" / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in log] == [0, 1], "the steps were not made twice"
+        broken.setattr(training.DualPathTrainer, "_one_step", counted)
+        if moment == "export":
+            broken.setattr(training.DualPathTrainer, "export", die)
+        train_row("naive", TARGET, 0, tmp_path, "silent")
+    assert steps == ([0] if moment == "fit" else [0, 1]) and not list(tmp_path.rglob(ADAPTER_FILE))
+    moment = "never"
+    monkeypatch.setattr(training.DualPathTrainer, "_one_step", counted)
+    path = train_row("naive", TARGET, 0, tmp_path, "silent")
+    assert steps == [0, 1], "no step was made twice"
+    assert [json.loads(line)["step"] for line in (path / "log.jsonl").read_text().splitlines()] == [0, 1]
+    assert json.loads((path / "seconds.json").read_text()) > 0 and (path / "adapter" / ADAPTER_FILE).is_file()
 
 
-def test_the_before_side_is_drawn_once_and_knows_no_target(toy: Backbone) -> None:
-    portraits = evaluation_set(toy, "blazer", 3, steps=1)
-    assert len(portraits.before) == len(portraits.base_texts) == len(set(portraits.seeds)) == 3
-    for base, complete in zip(portraits.base_texts, portraits.complete_texts, strict=True):
-        assert "a blazer" in complete and "a blazer" not in base
-        assert len(base.split(", ")) == len(complete.split(", ")), "a replacement takes the place of its phrase"
-    again = evaluation_set(toy, "blazer", 3, steps=1)
-    assert again.base_texts == portraits.base_texts
-    assert [image.tobytes() for image in again.before] == [image.tobytes() for image in portraits.before]
+def test_captions_and_seed_reach_the_training(small_world: Path, tmp_path: Path) -> None:
+    for captions in ("named", "silent"):
+        path = train_row("naive", TARGET, 4, tmp_path / captions, captions)
+        assert path == tmp_path / captions / TARGET / "naive-4"
+        assert TrainConfig.from_json((path / "config.json").read_text()).seed == 4
+    first, second = ((tmp_path / c / TARGET / "naive-4" / "log.jsonl").read_text() for c in ("named", "silent"))
+    assert first != second
 
 
-def test_bad_requests_are_refused(toy: Backbone, small_world: Path, tmp_path: Path) -> None:
-    for prompts in (0, -1):
-        with pytest.raises(ValueError, match=f"prompts={prompts}: at least one is needed"):
-            evaluation_set(toy, TARGET, prompts)
-    with pytest.raises(ValueError, match="unknown target 'monocle'"):
-        evaluation_set(toy, "monocle", 1)
-    with pytest.raises(ValueError, match="prompts=0"):
+def test_the_adapter_is_measured_as_it_lies_on_the_disk(
+    small_world: Path, portraits: Portraits, tmp_path: Path
+) -> None:
+    path = train_row("naive", TARGET, 0, tmp_path, "silent")
+    row = measure_row("naive", 0, path, portraits)
+    assert (row.method, row.target, row.seed) == ("naive", TARGET, 0)
+    assert row.seconds == json.loads((path / "seconds.json").read_text())
+    assert (path / "row.json").read_text() == row.to_json()
+    other = train_row("naive", TARGET, 1, tmp_path, "silent")
+    (path / "adapter" / ADAPTER_FILE).write_bytes((other / "adapter" / ADAPTER_FILE).read_bytes())
+    assert measure_row("naive", 0, path, portraits) == row, "what was measured is kept"
+    (path / "row.json").unlink()
+    swapped = measure_row("naive", 0, path, portraits)
+    assert swapped.report != row.report and swapped.report == measure_row("naive", 1, other, portraits).report
+    (path / "row.json").unlink()
+    (path / "adapter" / ADAPTER_FILE).unlink()
+    with pytest.raises(ValueError, match="no adapter in"):
+        measure_row("naive", 0, path, portraits)
+
+
+def test_the_model_card_gets_the_measures(small_world: Path, portraits: Portraits, tmp_path: Path) -> None:
+    path = train_row("naive", TARGET, 0, tmp_path, "silent")
+    assert "## Measures" not in (path / "adapter" / "README.md").read_text()
+    row = measure_row("naive", 0, path, portraits)
+    card = (path / "adapter" / "README.md").read_text()
+    for name, value in row.report.estimates().items():
+        assert f"| {name} | {value} |" in card
+    assert json.loads((path / "adapter" / "measures.json").read_text()).keys() == row.report.estimates().keys()
+
+
+def test_bad_requests_are_refused_before_training(
+    small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "DualPathTrainer", Forbidden)
+    with pytest.raises(ValueError, match="prompts=0: at least one is needed"):
         compare(tmp_path, prompts=0)
+    with pytest.raises(ValueError, match="unknown method 'magic'"):
+        compare(tmp_path, methods=("naive", "magic"))
+    with pytest.raises(ValueError, match="unknown target 'monocle'"):
+        compare_methods("monocle", tmp_path, prompts=2)
+    with pytest.raises(ValueError, match="expected one of named, silent"):
+        compare(tmp_path, captions="loud")
     assert not list(tmp_path.iterdir()), "nothing was trained for it"
 
 
-def test_what_is_measured(toy: Backbone, small_world: Path) -> None:
-    judge = Judge.load(small_world / "tiny-portraits" / "judge")
-    portraits = evaluation_set(toy, TARGET, 3)
-    row = measure(toy, judge, portraits, "naive", seed=5, seconds=1.5)
-    assert (row.method, row.target, row.seed, row.seconds) == ("naive", TARGET, 5, 1.5)
-    assert len(row.found) == len(row.flip) == 3
-    assert set(row.per_attribute) == set(unrelated_attributes(TARGET))
-    assert np.mean(row.flip) == pytest.approx(np.mean(list(row.per_attribute.values())))
-    assert set(row.bias) == set(benchmark.ACCIDENTS[TARGET])
-    # The same prompts on both sides, an untouched model: nothing flips, and it is the same person.
-    idle = measure(toy, judge, replace(portraits, complete_texts=portraits.base_texts), "naive", 5, 0.0)
-    assert sum(idle.flip) == 0 and idle.identity == pytest.approx(1, abs=1e-5)
-    assert idle.leaked == np.mean(idle.found), "both are drawn for the base texts"
+# -- rows and tables, made up ------------------------------------------------------------------------------------------
 
 
-def row(found: list[float], flip: list[float]) -> Row:
-    return Row("naive", TARGET, 0, found, flip, 0.0, 1.0, {}, {}, 0.0)
+def row(found: list[float], flip: list[float | None], method: str = "naive", seed: int = 0, seconds: float = 10) -> Row:
+    return Row(
+        method, TARGET, seed, PollutionReport(TARGET, {"target found": found, "flip rate": flip}, {}, {}), seconds
+    )  # type: ignore[dict-item]
 
 
-def test_the_summary_has_means_and_intervals() -> None:
+def test_rows_that_are_there_are_read(tmp_path: Path) -> None:
+    made = {seed: row([1.0, 0.0], [None, 0.5], seed=seed, seconds=seed + 0.5) for seed in (0, 2)}
+    for seed, one in made.items():
+        folder = tmp_path / TARGET / f"naive-{seed}"
+        folder.mkdir(parents=True)
+        (folder / "row.json").write_text(one.to_json())
+    assert read_rows(tmp_path, TARGET, ("naive", "spf"), (0, 1, 2)) == {"naive": [made[0], made[2]]}
+    assert read_rows(tmp_path, TARGET, ("naive",), (1,)) == read_rows(tmp_path, "beard", ("naive",), (0,)) == {}
+
+
+def test_the_summary_has_means_and_intervals_over_prompts_and_seeds() -> None:
     rng = np.random.default_rng(0)
     rows = [row((rng.random(40) < 0.7).astype(float).tolist(), rng.random(40).tolist()) for _ in range(2)]
     numbers = summary(rows)
-    for name, values in (("target found", [r.found for r in rows]), ("flip rate", [r.flip for r in rows])):
+    for name in ("target found", "flip rate"):
         estimate = numbers[name]
-        assert estimate.mean == pytest.approx(np.mean(values))
-        assert estimate.low < estimate.mean < estimate.high
-        assert estimate.high - estimate.low < 0.3
-    certain = summary([row([1.0] * 5, [0.0] * 5)])
-    assert str(certain["target found"]) == "1.000 [1.000, 1.000]"
-    assert str(certain["flip rate"]) == "0.000 [0.000, 0.000]"
+        assert estimate.mean == pytest.approx(np.mean([one.report.values[name] for one in rows]))  # type: ignore[arg-type]
+        assert estimate.low < estimate.mean < estimate.high and estimate.high - estimate.low < 0.4
+        assert estimate.count == 80
+    lucky = summary([row([1.0] * 40, [0.0] * 40), row([0.0] * 40, [0.0] * 40)])
+    assert (lucky["target found"].low, lucky["target found"].high) == (0, 1), "two seeds that differ"
+    assert str(lucky["flip rate"]) == "0.000 [0.000, 0.000]"
+
+
+def test_the_table_is_markdown_with_one_row_a_method() -> None:
+    rows = {
+        "naive": [row([1.0] * 3, [0.5] * 3, seconds=10), row([1.0] * 3, [0.5] * 3, seconds=21)],
+        "spf": [row([0.0] * 3, [None] * 3, method="spf", seconds=30)],
+    }
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(rows)]
+    assert lines[0] == ["method", "seeds", "target found", "flip rate", "training"], "in the order of the measures"
+    assert lines[1] == ["---"] * 5
+    assert lines[2][:4] == ["naive", "2", "1.000 [1.000, 1.000]", "0.500 [0.500, 0.500]"]
+    assert lines[3] == ["spf", "1", "0.000 [0.000, 0.000]", "", "30 s"], "a measure that is not defined stays empty"
+    assert all(line.startswith("|") and line.endswith("|") for line in table(rows))
+    assert table({}) == []
+
+
+def test_the_columns_are_the_measures() -> None:
+    assert tuple(MEASURES) == benchmark.COLUMNS

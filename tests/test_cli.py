@@ -9,16 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from spf_lite import benchmark, cli, custom_sets, evaluation, methods, pipelines
+from spf_lite import benchmark, cli, cost, custom_sets, evaluation, methods, pipelines, report
 from spf_lite.config import TrainConfig
+from spf_lite.cost import Cost
 from spf_lite.custom_sets import CAPTIONS
 from spf_lite.data import CustomSet
 from spf_lite.evaluation import Check
 from spf_lite.metrics import Estimate
 from spf_lite.portraits import TARGETS
 from spf_lite.pretrain import run as pretraining
+from spf_lite.report import PollutionReport
 
 from .conftest import deaf_unet
 
@@ -37,6 +40,16 @@ def short_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         methods, "recipe", lambda name, seed=0: replace(SHORT, seed=known(name, seed).seed, checkpoint_every=1)
     )
+
+
+@pytest.fixture
+def quick_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Portraits of one step."""
+
+    def draw(pipe: StableDiffusionPipeline, prompts: list[str], *, seeds: list[int], steps: int = 25) -> object:
+        return pipelines.sample(pipe, prompts, seeds=seeds, steps=1)
+
+    monkeypatch.setattr(report, "sample", draw)
 
 
 @pytest.fixture
@@ -117,21 +130,69 @@ def test_check_prints_the_table_and_fails_when_something_is_missed(
 def test_compare_prints_one_line_a_method(
     toy_samples: Path,
     short_recipes: None,
+    quick_reports: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     logged: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("SPF_LITE_TINY", str(toy_samples / "tiny-portraits"))
     monkeypatch.setattr(benchmark, "DATA", toy_samples)
-    monkeypatch.setattr(
-        benchmark,
-        "sample",
-        lambda pipe, prompts, *, seeds, steps=25: pipelines.sample(pipe, prompts, seeds=seeds, steps=1),
-    )
+    saved = tmp_path / "new" / "table.md"
     arguments = ("compare", "sunglasses", tmp_path, "--prompts", 2, "--seeds", 7, "--methods", "spf", "naive")
-    assert run(*arguments) == 0
-    assert [record.message.split()[0] for record in logged.records][-3:] == ["method", "spf", "naive"]
+    assert run(*arguments, "--save", saved) == 0
+    lines = saved.read_text().splitlines()
+    assert [line.split()[1] for line in lines if not line.startswith("|-")] == ["method", "spf", "naive"]
+    assert [record.message for record in logged.records][-5:] == [*lines, f"wrote {saved}"]
     assert {path.parent.name for path in tmp_path.rglob("row.json")} == {"spf-7", "naive-7"}
+
+
+def test_measure_says_writes_and_saves(
+    toy_samples: Path,
+    model: str,
+    short_recipes: None,
+    quick_reports: None,
+    tmp_path: Path,
+    logged: pytest.LogCaptureFixture,
+) -> None:
+    output, saved = tmp_path / "run", tmp_path / "new" / "report.json"
+    assert run("train", toy_samples / "custom" / "sunglasses", output, "--model", model) == 0
+    adapter = output / "adapter"
+    arguments = ("measure", adapter, "sunglasses", "--model", model, "--prompts", 2)
+    assert run(*arguments, "--save", saved) == 0
+    found = PollutionReport.from_json(saved.read_text())
+    assert found.target == "sunglasses" and len(found.values["flip rate"]) == 2
+    assert "\n".join(record.message for record in logged.records).endswith(f"{found}\nwrote {saved}")
+    card = (adapter / "README.md").read_text()
+    for name, value in found.estimates().items():
+        assert f"| {name} | {value} |" in card
+    (adapter / "README.md").unlink()
+    assert run(*arguments) == 0, "an adapter from elsewhere has no card"
+    assert not (adapter / "README.md").exists()
+
+
+def test_bench_prints_and_saves_every_variant(
+    toy_samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+) -> None:
+    asked: list[tuple[str, int]] = []
+    costs = [Cost("tiny", "(a)", 0.5, 1.0, 100.0, 2), Cost("tiny", "sampling", 1.5, 1.0, None, 2)]
+    monkeypatch.setattr(cost, "measure_costs", lambda model, rounds: asked.append((model, rounds)) or costs)
+    saved = tmp_path / "new" / "cost.json"
+    assert run("bench", "cost", "--rounds", 2, "--save", saved) == 0
+    assert asked == [("tiny", 2)]
+    assert [Cost(**row) for row in json.loads(saved.read_text())] == costs
+    assert [record.message for record in logged.records][-3:-1] == list(map(str, costs))
+
+
+def test_train_takes_changes_to_the_recipe(
+    model: str, custom_folder: Path, short_recipes: None, tmp_path: Path
+) -> None:
+    changes = ("--set", "stage1_steps=1", "--set", "stage2_steps=0", "--set", "control.threshold=0.2")
+    assert run("train", custom_folder, tmp_path, "--model", model, *changes) == 0
+    config = TrainConfig.from_json((tmp_path / "config.json").read_text())
+    assert config == replace(
+        SHORT, stage1_steps=1, stage2_steps=0, checkpoint_every=1, control=replace(SHORT.control, threshold=0.2)
+    )
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 1
 
 
 def test_pretrain_passes_on_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,11 +246,12 @@ GOOD = {"file_name": "a.png", "base_text": "a person, smiling", "target_text": "
         ("{broken", "metadata.jsonl, line 2: not valid JSON"),
         ({**GOOD, "file_name": "b.png"}, "metadata.jsonl, line 2: there is no image"),
         ({**GOOD, "file_name": "corrupt.png"}, "metadata.jsonl, line 2: the image"),
+        ({**GOOD, "mask_file": "c.png"}, "metadata.jsonl, line 2: there is no mask"),
         ({**GOOD, "target_text": ""}, "metadata.jsonl, line 2: 'target_text' is missing, empty"),
         ({**GOOD, "base_text": "hair " * 29}, "the target 'sunglasses' would be cut off"),
         ({**GOOD, "base_text": "hair " * 40}, "has 42 tokens, the text encoder takes 32"),
     ],
-    ids=["not JSON", "no image", "corrupt image", "no target", "target cut off", "base text too long"],
+    ids=["not JSON", "no image", "corrupt image", "no mask", "no target", "target cut off", "base text too long"],
 )
 def test_a_custom_set_that_cannot_be_used(
     line: object, message: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -209,7 +271,12 @@ def test_a_prompt_that_is_too_long(model: str, tmp_path: Path, capsys: pytest.Ca
 
 
 def test_other_things_that_do_not_exist(
-    model: str, custom_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str,
+    toy_folders: dict[str, Path],
+    custom_folder: Path,
+    quick_reports: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     line = refused(capsys, "sample", "x", tmp_path / "x.png", "--model", model, "--adapter", tmp_path / "nowhere")
     assert line.startswith(f"no adapter in {tmp_path / 'nowhere'}")
@@ -217,14 +284,32 @@ def test_other_things_that_do_not_exist(
     assert line.startswith("unknown method 'magic': expected one of naive")
     line = refused(capsys, "train", tmp_path / "nowhere", tmp_path, "--model", model)
     assert "metadata.jsonl: cannot be read" in line
+    line = refused(capsys, "measure", tmp_path / "nowhere", "sunglasses", "--model", model, "--prompts", 1)
+    assert line.startswith(f"no adapter in {tmp_path / 'nowhere'}")
+    line = refused(capsys, "measure", tmp_path, "monocle", "--model", model)
+    assert line.startswith("unknown target 'monocle'")
+    line = refused(capsys, "measure", tmp_path, "sunglasses", "--model", toy_folders["v_prediction"])
+    assert line.startswith("no judge in")
+    line = refused(capsys, "compare", "sunglasses", tmp_path / "run", "--methods", "naive", "magic")
+    assert line.startswith("unknown method 'magic'") and not (tmp_path / "run").exists()
     line = refused(capsys, "render", tmp_path / "x.png", "--target", "monocle")
     assert line.startswith("unknown target 'monocle': the tiny world has sunglasses")
 
 
-def test_numbers_that_make_no_sense(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_that_make_no_sense(
+    model: str, custom_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert refused(capsys, "render", tmp_path / "x.png", "--count", 0) == "there are no portraits to put on a sheet"
     assert "at least 8 pixels" in refused(capsys, "render", tmp_path / "x.png", "--size", 1)
     assert "steps=0" in refused(capsys, "sample", "x", tmp_path / "x.png", "--model", model, "--steps", 0)
+    assert "prompts=0" in refused(capsys, "measure", tmp_path, "beard", "--model", model, "--prompts", 0)
+    assert "rounds=0" in refused(capsys, "bench", "cost", "--rounds", 0)
+    train = ("train", custom_folder, tmp_path / "run", "--model", model, "--set")
+    assert refused(capsys, *train, "rank=many") == "cannot set 'rank=many': expected a value like 16"
+    line = refused(capsys, *train, "ranks=4")
+    assert line.startswith("cannot set 'ranks=4': expected NAME=VALUE with one of stage1_steps, ")
+    assert "batch_size=8 cannot be shared out" in refused(capsys, *train, "gradient_accumulation=3")
+    assert not (tmp_path / "run").exists(), "nothing was begun"
 
 
 def test_several_lines_of_another_library_become_one(

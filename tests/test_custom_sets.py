@@ -1,9 +1,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from spf_lite.artwork import render, true_region
 from spf_lite.custom_sets import (
     ACCIDENTS,
     CAPTIONS,
@@ -13,6 +15,7 @@ from spf_lite.custom_sets import (
     silent_about,
     write_custom_set,
 )
+from spf_lite.data import CustomSet
 from spf_lite.portraits import TARGETS, phrases
 
 SHIPPED = Path(__file__).parent.parent / "data_samples" / "custom"
@@ -56,12 +59,37 @@ def test_the_shipped_set_is_what_the_code_makes(target: str, tmp_path: Path) -> 
         made = Image.open(tmp_path / f"{number:03d}.png").convert("RGB")
         shipped = Image.open(SHIPPED / target / f"{number:03d}.png").convert("RGB")
         assert made.tobytes() == shipped.tobytes()
+        masks = [Image.open(folder / f"{number:03d}.mask.png").convert("L") for folder in (tmp_path, SHIPPED / target)]
+        assert masks[0].tobytes() == masks[1].tobytes()
     for captions in CAPTIONS.values():
         lines = (SHIPPED / target / captions).read_text().splitlines()
         assert len(lines) == 48
         assert [json.loads(line) for line in (tmp_path / captions).read_text().splitlines()] == [
             json.loads(line) for line in lines[:3]
         ]
+
+
+@pytest.mark.parametrize("target", ["sunglasses", "blazer", "pencil-sketch"])
+def test_masks_are_white_where_the_target_acts(target: str, tmp_path: Path) -> None:
+    write_custom_set(target, tmp_path, count=2, size=64)
+    for captions in CAPTIONS:
+        for example, portrait in zip(CustomSet.load(tmp_path, captions), set_portraits(target, 2), strict=True):
+            assert example.mask is not None
+            white = np.asarray(example.mask.convert("L")) == 255
+            assert np.array_equal(white, true_region(portrait, target, 64))
+            assert (np.asarray(example.mask.convert("L"))[~white] == 0).all()
+            bare = np.asarray(render(portrait.with_targets(), 64), dtype=int)
+            elsewhere = np.abs(np.asarray(example.image, dtype=int) - bare).max(axis=-1)[~white]
+            assert elsewhere.max(initial=0) <= 16, "nothing to see outside, but for the palette"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_line_of_a_shipped_set_has_its_mask(target: str) -> None:
+    for captions in CAPTIONS.values():
+        for line in map(json.loads, (SHIPPED / target / captions).read_text().splitlines()):
+            assert line["mask_file"] == line["file_name"].replace(".png", ".mask.png")
+            with Image.open(SHIPPED / target / line["mask_file"]) as mask:
+                assert mask.size == (128, 128) and mask.getextrema()[-1] in (255, 1, True), "not all black"
 
 
 def test_evaluation_portraits_leave_room_for_the_target() -> None:

@@ -63,9 +63,15 @@ def test_the_digest_follows_texts_and_pixels(folder: Path) -> None:
         ({**GOOD, "replaces": "a hat"}, "line 2: 'replaces' must be a phrase of the base text, found 'a hat'"),
         ({**GOOD, "phrases": ["a hat"]}, "line 2: 'phrases' must be a list of phrases"),
         ({**GOOD, "phrases": "smiling"}, "line 2: 'phrases' must be a list"),
+        ({**GOOD, "mask_file": "b.png"}, "line 2: there is no mask .*b.png"),
+        ({**GOOD, "mask_file": 7}, "line 2: there is no mask .*7"),
+        ({**GOOD, "mask_file": "small.png"}, r"line 2: the mask is \(8, 16\) pixels, its image \(16, 16\)"),
+        ({**GOOD, "mask_file": "corrupt.png"}, r"line 2: the mask .*corrupt\.png is corrupt"),
     ],
 )
 def test_a_bad_line_is_named(folder: Path, line: object, message: str) -> None:
+    Image.new("L", (8, 16)).save(folder / "small.png")
+    (folder / "corrupt.png").write_bytes((folder / "a.png").read_bytes()[:40])
     write(folder, GOOD, line)
     with pytest.raises(CustomSetError, match=f"metadata.jsonl, {message}"):
         CustomSet.load(folder)
@@ -78,6 +84,19 @@ def test_a_corrupt_image_is_named(folder: Path) -> None:
         (folder / "a.png").write_bytes(damaged)
         with pytest.raises(CustomSetError, match=r"line 1: the image .*a\.png is corrupt"):
             CustomSet.load(folder)
+
+
+def test_masks_are_read_and_belong_to_the_set(folder: Path) -> None:
+    mask = Image.new("L", (16, 16))
+    mask.putpixel((3, 4), 255)
+    mask.save(folder / "a.mask.png")
+    write(folder, GOOD, {**GOOD, "mask_file": "a.mask.png"})
+    without, masked = (loaded := CustomSet.load(folder))
+    assert without.mask is None
+    assert masked.mask is not None and masked.mask.convert("L").tobytes() == mask.tobytes()
+    mask.putpixel((0, 0), 255)
+    mask.save(folder / "a.mask.png")
+    assert CustomSet.load(folder).digest != loaded.digest
 
 
 def test_missing_or_empty_metadata(tmp_path: Path) -> None:

@@ -1,7 +1,14 @@
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from spf_lite.config import WEIGHTS, TrainConfig
+from spf_lite.data import CustomSet, CustomSetError
 from spf_lite.methods import RECIPES, STEPS, recipe
+from spf_lite.training import DualPathTrainer
+
+from .conftest import load_toy
 
 
 def test_an_unknown_method_is_answered_with_the_known_ones() -> None:
@@ -39,3 +46,33 @@ def test_naive_is_naive_and_no_two_recipes_are_one() -> None:
     assert len(set(map(repr, configs))) == len(configs)
     paper = recipe("paper")
     assert not (paper.weight_output or paper.weight_reconstruction or paper.reference_portraits), "additions of ours"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_runs_from_its_first_step_to_its_export(
+    name: str, toy_samples: Path, toy_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    known = recipe(name)
+    few = {
+        "stage1_steps": min(known.stage1_steps, 1),
+        "stage2_steps": min(known.stage2_steps, 1),
+        "batch_size": 2,
+        "rank": 2,
+        "reference_portraits": min(known.reference_portraits, 1),
+        "map_draws": 1,
+    }
+    custom = CustomSet.load(toy_samples / "custom" / "sunglasses")
+    trainer = DualPathTrainer(load_toy(toy_folders["v_prediction"]), custom, replace(known, **few))  # type: ignore[arg-type]
+    history = trainer.fit(progress=False).history
+    assert len(history) == trainer.config.steps
+    terms = {term for term in WEIGHTS if known.weight(term)} if known.stage2_steps else {"denoise"}
+    assert set(history[-1]) & set(WEIGHTS) == terms
+    assert (trainer.export(tmp_path) / "pytorch_lora_weights.safetensors").is_file()
+
+
+def test_only_the_given_mask_needs_masks(custom_set: CustomSet, toy_folders: dict[str, Path]) -> None:
+    assert [name for name in RECIPES if recipe(name).map_source == "given"] == ["given-mask"]
+    config = recipe("given-mask")
+    assert config.stage1_steps == 0 and config.denoise_outside == 0 and config.weight_output > 0
+    with pytest.raises(CustomSetError, match="needs a mask_file in every line"):
+        DualPathTrainer(load_toy(toy_folders["v_prediction"]), custom_set, config)

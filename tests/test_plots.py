@@ -1,10 +1,12 @@
+import io
+
 import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
 from spf_lite.metrics import Estimate
-from spf_lite.plots import COLORS, MARK, Sheet, bars_with_intervals, portrait_grid, tinted
+from spf_lite.plots import COLORS, MARK, Sheet, bars_with_intervals, curves, matrices, portrait_grid, tinted
 
 
 def _portraits(rows: int, columns: int) -> list[list[Image.Image]]:
@@ -109,3 +111,68 @@ def test_sheets_show_themselves_and_leave_no_trace() -> None:
     assert repr(sheet) == "Sheet(1 panels)"
     assert isinstance(sheet, Sheet)
     assert dict(matplotlib.rcParams) == before
+
+
+def test_curves_are_told_apart_by_colour_and_by_marker() -> None:
+    sheet = curves({"dual path": [3, 2, 1], "another": [1, 2, 3]}, "rank", "size", log=True)
+    first, second = sheet.axes[0].lines
+    assert np.array_equal(first.get_ydata(), [3, 2, 1])
+    assert np.array_equal(first.get_xdata(), [1, 2, 3])
+    assert matplotlib.colors.same_color(first.get_color(), COLORS["dual path"])
+    assert not matplotlib.colors.same_color(first.get_color(), second.get_color())
+    assert first.get_marker() != second.get_marker()
+    assert sheet.axes[0].get_yscale() == "log"
+    assert [text.get_text() for text in sheet.axes[0].get_legend().get_texts()] == ["dual path", "another"]
+
+
+def test_curves_take_places_and_have_no_legend_for_one_series() -> None:
+    sheet = curves({"only": [1.0, 2.0]}, "t", "error", x=[0, 999])
+    assert np.array_equal(sheet.axes[0].lines[0].get_xdata(), [0, 999])
+    assert sheet.axes[0].get_legend() is None
+
+
+@pytest.mark.parametrize(
+    ("series", "x", "message"),
+    [
+        ({}, None, "no series"),
+        ({"a": [1, 2], "b": [1]}, None, "'b' has values of shape"),
+        ({"a": [1, 2]}, [1, 2, 3], "'a' has values of shape"),
+        ({"a": [[1, 2], [3, 4]]}, None, "'a' has values of shape"),
+    ],
+)
+def test_curves_that_do_not_fit_are_refused(series: dict, x: list | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        curves(series, "x", "y", x=x)
+
+
+def test_matrices_have_cells_of_one_size() -> None:
+    tall, flat = np.ones((12, 2)), -np.ones((2, 8))
+    sheet = matrices([tall @ flat, tall, flat], ["product", "B", "A"], ["=", ""])
+    shown = [axes for axes in sheet.axes if axes.images]
+    assert [axes.get_title() for axes in shown] == ["product", "B", "A"]
+    assert [text.get_text() for axes in sheet.axes for text in axes.texts] == ["=", ""]
+    sheet.savefig(io.BytesIO())  # draws, and so lays out
+    for axes, matrix in zip(shown, (tall @ flat, tall, flat), strict=True):
+        box = axes.get_window_extent()
+        assert box.width / matrix.shape[1] == pytest.approx(box.height / matrix.shape[0], rel=0.02)
+        assert box.width / matrix.shape[1] == pytest.approx(shown[0].get_window_extent().width / 8, rel=0.02)
+        low, high = axes.images[0].get_clim()
+        assert low == -high != 0
+
+
+def test_a_matrix_of_zeros_is_shown() -> None:
+    assert len(matrices([np.zeros((2, 2))], ["nothing"], []).axes) == 1
+
+
+@pytest.mark.parametrize(
+    ("panels", "labels", "signs", "message"),
+    [
+        ([], [], [], "no matrices"),
+        ([np.ones(3)], ["a"], [], "not a matrix"),
+        ([np.ones((2, 2))], [], [], "0 labels"),
+        ([np.ones((2, 2))], ["a"], ["="], "1 signs"),
+    ],
+)
+def test_matrices_that_do_not_fit_are_refused(panels: list, labels: list, signs: list, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        matrices(panels, labels, signs)

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from diffusers import StableDiffusionPipeline
 
-from spf_lite import dual_path
-from spf_lite.control_map import ControlMapOptions
-from spf_lite.data import CustomSet
-from spf_lite.dual_path import add_noise, predicted_latents, training_target
+from spf_lite.batches import collate
+from spf_lite.data import CustomSet, CustomSetError
+from spf_lite.dual_path import dual_path_step
 from spf_lite.pipelines import Backbone, sample
 from spf_lite.prompts import TargetCutOffError
 from spf_lite.training import DualPathTrainer, TrainConfig, TrainingDivergedError
@@ -41,6 +41,8 @@ def test_both_stages_run_and_every_term_is_logged(backbone: Backbone, custom_set
     assert log == result.history
     assert [line["stage"] for line in log] == [1, 1, 1, 2, 2, 2]
     assert {"denoise", "text", "fine", "output", "reconstruction", "enhancement"} <= set(log[-1])
+    assert "text" not in log[0], "stage 1 has one term"
+    assert len(log[-1]["by_timestep"]["denoise"]) == 4
     assert TrainConfig.from_json((tmp_path / "config.json").read_text()) == FULL
 
 
@@ -58,7 +60,7 @@ def test_both_paths_see_the_same_latents_and_timestep(toy: Backbone, custom_set:
     def listen(module: torch.nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]) -> None:
         seen.append((args[0], args[1], torch.is_grad_enabled(), module._hf_peft_config_loaded))
 
-    trainer.references = trainer._reference_items()
+    trainer._begin_stage_two()
     toy.pipe.unet.register_forward_pre_hook(listen, with_kwargs=True)
     trainer.fit(progress=False)
     (reference, response) = seen
@@ -81,13 +83,13 @@ def test_stage_two_changes_nothing_but_the_adapter(toy: Backbone, custom_set: Cu
 
 @pytest.mark.parametrize("features", ["inputs", "queries", "outputs"])
 def test_identical_paths_have_nothing_to_align(toy: Backbone, custom_set: CustomSet, features: str) -> None:
-    trainer = DualPathTrainer(toy, custom_set, SHORT)
-    items = trainer.custom[:2]
-    batch = dual_path.collate(toy, items, [True, True])
+    trainer = DualPathTrainer(toy, custom_set, replace(FULL, fine_features=features))
+    batch = collate(trainer.custom[:2], [True, True])
     noise, timesteps = torch.randn(2, 4, 8, 8), torch.tensor([100, 900])
-    step = dual_path.dual_path_step(toy, batch, noise, timesteps, ControlMapOptions(), features=features)
-    assert step.terms["reconstruction"].item() < 1e-10, "base text on both paths, adapter at zero"
-    assert step.terms["denoise"].item() > 0
+    with dual_path_step(toy, batch, noise, timesteps, trainer.config) as step:
+        assert step.terms["reconstruction"].mean() < 1e-10, "base text on both paths, adapter at zero"
+        assert step.terms["fine"].values.max() < 1e-10
+        assert step.terms["denoise"].mean() > 0
 
 
 @pytest.mark.parametrize(
@@ -99,8 +101,9 @@ def test_identical_paths_have_nothing_to_align(toy: Backbone, custom_set: Custom
         replace(SHORT, weight_prior=1.0, reference_portraits=3, reconstruction_share=1.0),
         replace(FULL, trainable="weights", map_source="token"),
         replace(SHORT, trainable="adalora", weight_output=1.0, map_source="none"),
+        replace(FULL, map_source="averaged", schedule="cosine", warmup_steps=2, denoise_outside=0.0),
     ],
-    ids=["short", "full", "purecc", "prior", "weights", "adalora"],
+    ids=["short", "full", "purecc", "prior", "weights", "adalora", "averaged"],
 )
 def test_a_resumed_run_has_the_same_losses_to_the_last_digit(
     toy_folders: dict[str, Path], custom_set: CustomSet, tmp_path: Path, config: TrainConfig
@@ -162,22 +165,11 @@ def test_the_export_is_an_ordinary_diffusers_adapter(
     assert np.abs(np.asarray(own, dtype=int) - np.asarray(before, dtype=int)).max() > 1
 
 
-def test_prediction_types_agree_on_what_is_true(backbone: Backbone) -> None:
-    scheduler = backbone.pipe.scheduler
-    generator = torch.Generator().manual_seed(0)
-    latents, noise = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 4, 8, 8, generator=generator)
-    timesteps = torch.tensor([10, 700])
-    noisy = add_noise(scheduler, latents, noise, timesteps)
-    truth = training_target(scheduler, latents, noise, timesteps)
-    assert torch.allclose(predicted_latents(scheduler, truth, noisy, timesteps), latents, atol=1e-3)
-    assert torch.allclose(noisy, scheduler.add_noise(latents, noise, timesteps), atol=1e-6)
-
-
 def test_bad_configurations_and_texts_are_refused(toy: Backbone, custom_set: CustomSet) -> None:
     for bad, message in (
         ({"stage1_steps": 0, "stage2_steps": 0}, "at least one is needed"),
         ({"rank": 0}, "rank=0"),
-        ({"fine_features": "values"}, "expected inputs, queries or outputs"),
+        ({"fine_features": "values"}, "expected one of inputs, queries, outputs"),
         ({"weight_reconstruction": 1.0}, "needs reference_portraits"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -185,6 +177,54 @@ def test_bad_configurations_and_texts_are_refused(toy: Backbone, custom_set: Cus
     long = replace(custom_set.examples[0], base_text=" ".join(["hair"] * 29))
     with pytest.raises(TargetCutOffError, match="would be cut off"):
         DualPathTrainer(toy, CustomSet(custom_set.folder, (long,), ""), SHORT)
+
+
+def test_parts_and_recomputed_layers_change_nothing(toy_folders: dict[str, Path], custom_set: CustomSet) -> None:
+    def run(**options: object) -> tuple[list[float], dict[str, torch.Tensor]]:
+        config = replace(FULL, **options)  # type: ignore[arg-type]
+        trainer = DualPathTrainer(load_toy(toy_folders["v_prediction"]), custom_set, config)
+        return losses_of(trainer.fit(progress=False).history), trainer.trained.state()
+
+    whole, weights = run()
+    for options in ({"gradient_accumulation": 2}, {"gradient_accumulation": 4}, {"gradient_checkpointing": True}):
+        losses, others = run(**options)
+        assert losses == pytest.approx(whole, abs=1e-5), options
+        for name, value in weights.items():
+            assert torch.allclose(others[name], value, atol=1e-4), (options, name)
+    with pytest.raises(ValueError, match="batch_size=4 cannot be shared out evenly"):
+        run(gradient_accumulation=3)
+
+
+def test_sixteen_bits_learn_about_the_same(toy_folders: dict[str, Path], custom_set: CustomSet) -> None:
+    def run(precision: str) -> list[float]:
+        AcceleratorState._reset_state(True)  # accelerate knows one precision per process
+        config = replace(FULL, mixed_precision=precision)
+        trainer = DualPathTrainer(load_toy(toy_folders["v_prediction"]), custom_set, config)
+        history = trainer.fit(progress=False).history
+        assert all(parameter.dtype == torch.float32 for parameter in trainer.parameters)
+        return [line["denoise"] for line in history]
+
+    try:
+        full, half = run("no"), run("bf16")
+        assert half != full
+        assert half == pytest.approx(full, rel=0.05)
+        with pytest.raises(ValueError, match="precision"):
+            DualPathTrainer(load_toy(toy_folders["v_prediction"]), custom_set, replace(SHORT, mixed_precision="fp16"))
+    finally:
+        AcceleratorState._reset_state(True)
+
+
+def test_the_learning_rate_follows_its_schedule(toy: Backbone, custom_set: CustomSet) -> None:
+    config = replace(SHORT, stage1_steps=9, stage2_steps=0, schedule="cosine", warmup_steps=2)
+    rates = [line["learning_rate"] for line in DualPathTrainer(toy, custom_set, config).fit(progress=False).history]
+    peak = config.learning_rate
+    assert rates[0] == pytest.approx(peak / 3) and max(rates) == rates[2] <= peak
+    assert all(a > b for a, b in zip(rates[2:], rates[3:], strict=False)) and 0 < rates[-1] < 0.1 * peak
+
+
+def test_masks_are_asked_for_before_training(toy: Backbone, custom_set: CustomSet) -> None:
+    with pytest.raises(CustomSetError, match="needs a mask_file in every line"):
+        DualPathTrainer(toy, custom_set, replace(SHORT, map_source="given"))
 
 
 def test_an_output_folder_that_cannot_be_written_is_reported_before_training(

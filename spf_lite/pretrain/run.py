@@ -1,4 +1,4 @@
-"""The order of pretraining: portraits, autoencoder, CLIP, UNet, decoder, judge, and the folder that is shipped.
+"""The order of pretraining: portraits, autoencoder, CLIP, UNet, decoder, judge, preview, and the shipped folder.
 
 Every finished part is kept in ``<work>/parts/<part>``; calling again goes on with whatever is missing, and a part that
 was interrupted resumes from its checkpoint.
@@ -10,16 +10,16 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTokenizer
 
 from spf_lite.judge import Judge
-from spf_lite.pretrain import autoencoder, clip, dataset, decoder, judge, ship, unet
+from spf_lite.pretrain import autoencoder, clip, dataset, decoder, judge, preview, ship, unet
 from spf_lite.pretrain.loop import Schedule
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("autoencoder", "clip", "unet", "decoder", "judge")
+PARTS = ("autoencoder", "clip", "unet", "decoder", "judge", "preview")
 
 
 def default_work_folder() -> Path:
@@ -70,6 +70,13 @@ def _judge(work: Path, steps: int | None = None) -> Judge:
     return Judge.load(path)
 
 
+def _preview(work: Path, steps: int | None = None) -> AutoencoderTiny:
+    path = work / "parts" / "preview"
+    if not path.exists():
+        preview.train(work, _decoder(work), _longer(preview.SCHEDULE, steps)).save_pretrained(path)
+    return AutoencoderTiny.from_pretrained(path)
+
+
 def pretrain(part: str, work: Path, steps: int | None = None) -> None:
     """Train one part (and whatever it needs), or ``all``.
 
@@ -82,7 +89,14 @@ def pretrain(part: str, work: Path, steps: int | None = None) -> None:
     Raises:
         ValueError: for an unknown part.
     """
-    makers = {"autoencoder": _autoencoder, "clip": _clip, "unet": _unet, "decoder": _decoder, "judge": _judge}
+    makers = {
+        "autoencoder": _autoencoder,
+        "clip": _clip,
+        "unet": _unet,
+        "decoder": _decoder,
+        "judge": _judge,
+        "preview": _preview,
+    }
     if part != "all" and part not in makers:
         raise ValueError(f"unknown part {part!r}: expected all, {', '.join(PARTS)}")
     dataset.build(work / "portraits")
@@ -96,4 +110,5 @@ def ship_all(work: Path, folder: Path) -> None:
     model, tokenizer = _clip(work)
     ship.ship(ship.assemble(_decoder(work), model, tokenizer, _unet(work)), model, folder)
     ship.ship_judge(_judge(work), folder)
+    ship.ship_preview(_preview(work), folder)
     ship.ship_log(work, folder)

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from torch import nn
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
@@ -87,6 +87,17 @@ def ship_judge(judge: Judge, folder: Path) -> None:
     judge.net.to(torch.float32)
 
 
+def ship_preview(preview: AutoencoderTiny, folder: Path) -> None:
+    """Write the small decoder beside the pipeline."""
+    preview.to(torch.float16).save_pretrained(folder / "preview")
+    preview.to(torch.float32)
+    config = folder / "preview" / "config.json"
+    # The second entry is diffusers' own note to itself, at which it wonders when it loads the model.
+    unwanted = ("_name_or_path", "block_out_channels")
+    entries = {key: value for key, value in json.loads(config.read_text()).items() if key not in unwanted}
+    config.write_text(json.dumps(entries, indent=2) + "\n")
+
+
 def _without_repeats(log: list[dict[str, float]]) -> list[dict[str, float]]:
     """A run that was killed repeats the steps since its last checkpoint: only the second time counts."""
     kept: list[dict[str, float]] = []
@@ -100,7 +111,7 @@ def _without_repeats(log: list[dict[str, float]]) -> list[dict[str, float]]:
 def ship_log(checkpoints: Path, folder: Path) -> None:
     """Thin each part's training log to about :data:`LOG_LINES` lines and write them to ``training-log.jsonl``."""
     lines = []
-    for part in ("autoencoder", "decoder", "clip", "unet", "judge"):
+    for part in ("autoencoder", "decoder", "clip", "unet", "judge", "preview"):
         path = checkpoints / f"{part}.jsonl"
         if path.exists():
             log = _without_repeats([json.loads(line) for line in path.read_text().splitlines()])
