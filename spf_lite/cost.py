@@ -97,7 +97,9 @@ def random_sd15(tokenizer_of: Backbone, text_width: int = 768) -> Backbone:
         text_encoder=CLIPTextModel(text),
         tokenizer=tokenizer_of.pipe.tokenizer,
         unet=unet,
-        scheduler=DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False),
+        scheduler=DDIMScheduler(
+            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

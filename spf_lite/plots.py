@@ -270,3 +270,38 @@ def matrices(panels: Sequence[ArrayLike], labels: Sequence[str], signs: Sequence
             axes.set_axis_off()
             axes.text(0.5, 0.5, sign, ha="center", va="center", fontsize=14, transform=axes.transAxes)
     return sheet
+
+
+def trade_off(
+    points: Mapping[str, tuple[Interval, Interval]], xlabel: str, ylabel: str, size: tuple[float, float] = (6.4, 4.2)
+) -> Sheet:
+    """Two measures against each other, one named point with intervals in both directions for each method.
+
+    Args:
+        points: name to the estimates across and upwards.
+        xlabel: what is measured across.
+        ylabel: what is measured upwards.
+        size: in inches.
+
+    Raises:
+        ValueError: if there are no points.
+    """
+    if not points:
+        raise ValueError("no points to show")
+    spare = iter(("#0072B2", "#D55E00", *FURTHER_COLORS) * len(points))
+    markers = iter("os^Dv<>Ph*Xp" * len(points))
+    with rc_context(STYLE):
+        sheet = Sheet(figsize=size, dpi=150, layout="constrained")
+        axes = sheet.subplots()
+        for name, (across, upwards) in points.items():
+            ends = [[[e.mean - e.low], [e.high - e.mean]] for e in (across, upwards)]
+            axes.errorbar(
+                across.mean, upwards.mean, xerr=np.clip(ends[0], 0, None), yerr=np.clip(ends[1], 0, None),
+                marker=next(markers), markersize=7, linestyle="none", capsize=3, color=next(spare), label=name,
+            )  # fmt: skip
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_ylim(bottom=0)
+        sheet.legend(loc="outside right upper", fontsize=8)
+    return sheet

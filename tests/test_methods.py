@@ -1,11 +1,14 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from spf_lite import batches, training
 from spf_lite.config import WEIGHTS, TrainConfig
 from spf_lite.data import CustomSet, CustomSetError
 from spf_lite.methods import RECIPES, STEPS, recipe
+from spf_lite.pipelines import sample
 from spf_lite.training import DualPathTrainer
 
 from .conftest import load_toy
@@ -50,8 +53,10 @@ def test_naive_is_naive_and_no_two_recipes_are_one() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_runs_from_its_first_step_to_its_export(
-    name: str, toy_samples: Path, toy_folders: dict[str, Path], tmp_path: Path
+    name: str, toy_samples: Path, toy_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(batches, "sample", partial(sample, steps=1))
+    monkeypatch.setattr(training, "SIZING", 1)
     known = recipe(name)
     few = {
         "stage1_steps": min(known.stage1_steps, 1),

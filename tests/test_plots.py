@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from spf_lite.metrics import Estimate
-from spf_lite.plots import COLORS, MARK, Sheet, bars_with_intervals, curves, matrices, portrait_grid, tinted
+from spf_lite.plots import COLORS, MARK, Sheet, bars_with_intervals, curves, matrices, portrait_grid, tinted, trade_off
 
 
 def _portraits(rows: int, columns: int) -> list[list[Image.Image]]:
@@ -176,3 +176,16 @@ def test_a_matrix_of_zeros_is_shown() -> None:
 def test_matrices_that_do_not_fit_are_refused(panels: list, labels: list, signs: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         matrices(panels, labels, signs)
+
+
+def test_a_trade_off_has_a_named_point_for_each_method() -> None:
+    low, high = Estimate(0.3, 0.2, 0.4, 8), Estimate(0.9, 0.8, 1.0, 8)
+    points = {"naive": (high, low), "spf": (low, high)}
+    sheet = trade_off(points, "found", "flips")
+    (axes,) = sheet.axes
+    assert [container.get_label() for container in axes.containers] == list(points)
+    drawn = [tuple(float(v[0]) for v in container.lines[0].get_data()) for container in axes.containers]
+    assert drawn == [(0.9, 0.3), (0.3, 0.9)]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("found", "flips")
+    with pytest.raises(ValueError, match="no points to show"):
+        trade_off({}, "found", "flips")
