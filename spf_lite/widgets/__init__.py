@@ -1,5 +1,7 @@
 """Interactive views: each is one Python class and one ES module, alive in a notebook and on a static page alike."""
 
+from spf_lite.widgets.attention_explorer import AttentionExplorer
 from spf_lite.widgets.before_after import BeforeAfter
+from spf_lite.widgets.control_map_explorer import ControlMapExplorer
 
-__all__ = ["BeforeAfter"]
+__all__ = ["AttentionExplorer", "BeforeAfter", "ControlMapExplorer"]

@@ -1,4 +1,4 @@
-"""A one-page book with a widget, built with the real configuration, and a browser that cannot reach any network."""
+"""A small book with widgets, built with the real configuration, and a browser that cannot reach any network."""
 
 import functools
 import http.server
@@ -7,9 +7,10 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import anywidget
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -38,6 +39,62 @@ for target in ("sunglasses", "beard"):
 BeforeAfter(items)
 """
 
+EXPLORERS = """
+import numpy as np
+from spf_lite.artwork import counterfactual
+from spf_lite.portraits import Portrait
+from spf_lite.widgets import AttentionExplorer, ControlMapExplorer
+
+y, x = np.mgrid[0:16, 0:16] / 15
+
+def spot(across, down, width=0.05):
+    return np.exp(-((x - across) ** 2 + (y - down) ** 2) / width)
+
+phrases = ["a person", "red short hair", "blue hoodie"]
+words = ["start", "a", "person", ",", "red", "hair", "end", "PAD × 25"]
+controls, attentions = [], []
+for label, background in (("Ada", "gray"), ("Ben", "blue")):
+    image, _ = counterfactual(Portrait(background=background), "sunglasses")
+    maps = np.stack([spot(0.5, 0.5, 0.2), spot(0.5, 0.15), spot(0.5, 0.95)])
+    controls.append({
+        "label": label, "image": image, "phrases": phrases, "distances": [0.55, 0.7, 0.85],
+        "timesteps": [100, 300], "layers": ["all layers", "up 2.0"],
+        "difference": np.stack([spot(0.5, 0.45), spot(0.5, 0.45, 0.15)]),
+        "phrase_maps": np.stack([np.stack([maps, maps ** 2]), np.stack([maps ** 0.5, maps])]),
+    })
+    scores = np.stack([spot(0.3 + 0.05 * k, 0.1 + 0.1 * k, 0.1) for k in range(len(words))])
+    heads = np.stack([3 * scores, -2 * scores])
+    layers = np.exp(np.stack([heads, 0.5 * heads]))
+    maps = np.stack([layers, layers ** 0.5])
+    attentions.append({
+        "label": label, "image": image, "tokens": words, "timesteps": [100, 700], "layers": ["down 0.0", "up 2.0"],
+        "maps": maps / maps.sum(axis=3, keepdims=True),
+    })
+"""
+
+#: Stands in for a kernel: holds the state, tells listeners of every change, and notes what the view saves.
+WITH_KERNEL = """async ({ code, css, state }) => {
+  const listeners = {};
+  const model = {
+    saved: 0,
+    get: (name) => state[name],
+    set: (name, value) => {
+      state[name] = value;
+      for (const tell of listeners[`change:${name}`] ?? []) tell();
+    },
+    save_changes: () => { model.saved += 1; },
+    on: (event, listener) => (listeners[event] ??= []).push(listener),
+    off: (event, listener) => { listeners[event] = listeners[event].filter((other) => other !== listener); },
+    heard: () => Object.values(listeners).flat().length,
+  };
+  const style = document.createElement("style");
+  style.textContent = css;
+  document.head.append(style);
+  window.module = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
+  window.model = model;
+  window.stop = window.module.default.render({ model, el: document.body });
+}"""
+
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -48,15 +105,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("_ext", "_assets"):
         shutil.copytree(ROOT / "book" / name, folder / "book" / name)
     (folder / "book" / "references.bib").touch()
-    (folder / "book" / "_toc.yml").write_text("format: jb-book\nroot: page\n", encoding="utf-8")
-    page = new_notebook(
-        cells=[
-            new_markdown_cell("# A page\n\nWith $x_0$ and a widget.", id="text"),
-            new_code_cell(WIDGET, id="widget"),
-        ],
-        metadata={"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
-    )
-    nbformat.write(page, folder / "book" / "page.ipynb")
+    toc = "format: jb-book\nroot: page\nchapters:\n- file: explorers\n"
+    (folder / "book" / "_toc.yml").write_text(toc, encoding="utf-8")
+    explorers = (EXPLORERS, "ControlMapExplorer(controls)", "AttentionExplorer(attentions)")
+    for name, title, cells in (("page", "A page", (WIDGET,)), ("explorers", "Two widgets", explorers)):
+        page = new_notebook(
+            cells=[
+                new_markdown_cell(f"# {title}\n\nWith $x_0$ and a widget.", id="text"),
+                *(new_code_cell(code, id=f"cell-{number}") for number, code in enumerate(cells)),
+            ],
+            metadata={"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
+        )
+        nbformat.write(page, folder / "book" / f"{name}.ipynb")
     tool = Path(sys.executable).parent / "jupyter-book"
     command = [str(tool), "build", "book", "--config", "_config.yml", "--path-output", ".", "-W", "--keep-going"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
@@ -127,13 +187,45 @@ class Watched:
             route.abort()
 
 
-@pytest.fixture(params=["http", "file"])
-def watched(request: pytest.FixtureRequest, browser: Browser, site: Path) -> Iterator[Watched]:
-    """The page, opened over HTTP and as a file, with the widget on it."""
+def _opened(
+    request: pytest.FixtureRequest, browser: Browser, site: Path, page: str, *selectors: str
+) -> Iterator[Watched]:
     base = request.getfixturevalue("served") if request.param == "http" else site.as_uri()
-    context = browser.new_context(viewport={"width": 1100, "height": 900})
+    context = browser.new_context(viewport={"width": 1100, "height": 900}, has_touch=True)
     watched = Watched(context.new_page())
-    watched.page.goto(f"{base}/page.html")
-    watched.page.wait_for_selector(".spf-before-after")
+    watched.page.goto(f"{base}/{page}.html")
+    for selector in selectors:
+        watched.page.wait_for_selector(selector)
     yield watched
     context.close()
+
+
+@pytest.fixture(params=["http", "file"])
+def watched(request: pytest.FixtureRequest, browser: Browser, site: Path) -> Iterator[Watched]:
+    """The page with the slider between two portraits, opened over HTTP and as a file."""
+    yield from _opened(request, browser, site, "page", ".spf-before-after")
+
+
+@pytest.fixture(params=["http", "file"])
+def explorers(request: pytest.FixtureRequest, browser: Browser, site: Path) -> Iterator[Watched]:
+    """The page with both explorers, opened over HTTP and as a file."""
+    yield from _opened(request, browser, site, "explorers", ".spf-control-map", ".spf-attention")
+
+
+@pytest.fixture
+def live(browser: Browser) -> Iterator[Callable[[anywidget.AnyWidget], Page]]:
+    """Shows a widget on an empty page with a stand-in for a kernel: ``model``, ``module`` and ``stop`` are global."""
+    pages: list[Page] = []
+
+    def show(widget: anywidget.AnyWidget) -> Page:
+        page = browser.new_page()
+        pages.append(page)
+        inherited = ("layout", "tabbable", "tooltip")
+        names = [name for name in widget.keys if not name.startswith("_") and name not in inherited]
+        state = {name: getattr(widget, name) for name in names}
+        page.evaluate(WITH_KERNEL, {"code": str(widget._esm), "css": str(widget._css), "state": state})
+        return page
+
+    yield show
+    for page in pages:
+        page.close()

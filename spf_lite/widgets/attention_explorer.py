@@ -1,0 +1,159 @@
+"""Choose a word and see where in the portrait it is looked at: cross-attention by token, layer, head and timestep.
+
+Every head's map is in the widget's state; the browser averages over heads and layers, so that it works on a static page
+too. Used in chapter 3, "How words reach pixels: cross-attention".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import traitlets
+from PIL import Image
+
+from spf_lite.widgets.base import PicturedWidget, among, check_items
+from spf_lite.widgets.encoding import data_uri, decode, side_by_side
+from spf_lite.widgets.maps import ORANGES, Floats, checked, heat, pack_scaled, unpack_scaled
+
+_KEYS = {"label", "image", "tokens", "timesteps", "layers", "maps"}
+ALL_LAYERS = "all layers"
+MEAN = "mean"
+
+
+class AttentionExplorer(PicturedWidget):
+    """Explore the cross-attention of some portraits.
+
+    A map value takes one character of state (a 63rd of its map's maximum is the smallest step), so that a portrait with
+    20 tokens, three timesteps, three layers of four heads and 16 x 16 positions takes about 195 kB.
+
+    Args:
+        items: one dictionary for each portrait, as :func:`spf_lite.widgets.explore.attention_items` makes them:
+            ``label`` (str), ``image`` (a picture), ``tokens`` (K texts), ``timesteps`` (T ints), ``layers`` (L names)
+            and ``maps`` (attention probabilities, (T, L, heads, K, h, w); heads may be any number, the same in all
+            items). Timesteps and layers are the same in all items.
+
+    Attributes:
+        portrait: label of the portrait shown; setting it moves ``token`` to 0 if its text is too short.
+        token: index of the token whose map is drawn.
+        timestep: one of the items' timesteps.
+        layer: one of the items' layers, or "all layers", their mean.
+        head: "1", "2" and so on, or "mean" of all heads.
+        opacity: of the map over the portrait, in [0, 1].
+
+    Raises:
+        ValueError: if there are no items, or one lacks a key, repeats a label, or has maps of another shape or range.
+    """
+
+    _esm = Path(__file__).parent / "attention_explorer.js"
+
+    items = traitlets.List(traitlets.Dict()).tag(sync=True)
+    portrait = traitlets.Unicode().tag(sync=True)
+    token = traitlets.Int().tag(sync=True)
+    timestep = traitlets.Int().tag(sync=True)
+    layer = traitlets.Unicode(ALL_LAYERS).tag(sync=True)
+    head = traitlets.Unicode(MEAN).tag(sync=True)
+    opacity = traitlets.Float(0.75, min=0.0, max=1.0).tag(sync=True)
+
+    def __init__(self, items: Sequence[Mapping[str, Any]], **traits: Any) -> None:
+        check_items(items, _KEYS, same=("timesteps", "layers"))
+        packed = [_packed(item, f"items[{number}]") for number, item in enumerate(items)]
+        for number, item in enumerate(packed):
+            if item["heads"] != packed[0]["heads"]:
+                raise ValueError(f"items[{number}] has {item['heads']} heads, but items[0] has {packed[0]['heads']}")
+        # What the checks of the other traits look at comes first.
+        first = {"portrait": traits.pop("portrait", packed[0]["label"]), "timestep": packed[0]["timesteps"][0]}
+        super().__init__(items=packed, **{**first, **traits})
+        if "token" not in traits:
+            self.token = _first_word(self.current()["tokens"])
+
+    @property
+    def heads(self) -> list[str]:
+        """What ``head`` can be."""
+        return [MEAN, *(str(head + 1) for head in range(self.items[0]["heads"]))]
+
+    @property
+    def layers(self) -> list[str]:
+        """What ``layer`` can be."""
+        return [ALL_LAYERS, *self.items[0]["layers"]]
+
+    def current(self) -> dict[str, Any]:
+        """The item that is shown, as it is packed."""
+        return next(item for item in self.items if item["label"] == self.portrait)
+
+    def map(self) -> Floats:
+        """The attention map that is drawn, (h, w): at each position, the share of its attention that the token gets."""
+        item = self.current()
+        shape = (len(item["timesteps"]), len(item["layers"]), item["heads"], len(item["tokens"]), *item["size"])
+        maps = unpack_scaled(item["maps"], item["scales"], shape)
+        maps = maps[item["timesteps"].index(self.timestep), :, :, self.token]
+        if self.layer != ALL_LAYERS:
+            maps = maps[[item["layers"].index(self.layer)]]
+        if self.head != MEAN:
+            maps = maps[:, [int(self.head) - 1]]
+        return maps.mean(axis=(0, 1))
+
+    @traitlets.validate("portrait")
+    def _known_portrait(self, proposal: dict[str, Any]) -> str:
+        return among(proposal["value"], [item["label"] for item in self.items], "portrait")
+
+    @traitlets.validate("timestep")
+    def _known_timestep(self, proposal: dict[str, Any]) -> int:
+        return among(proposal["value"], self.items[0]["timesteps"], "timestep")
+
+    @traitlets.validate("layer")
+    def _known_layer(self, proposal: dict[str, Any]) -> str:
+        return among(proposal["value"], self.layers, "layer")
+
+    @traitlets.validate("head")
+    def _known_head(self, proposal: dict[str, Any]) -> str:
+        return among(proposal["value"], self.heads, "head")
+
+    @traitlets.validate("token")
+    def _known_token(self, proposal: dict[str, Any]) -> int:
+        tokens = self.current()["tokens"]
+        if not 0 <= proposal["value"] < len(tokens):
+            raise traitlets.TraitError(f"token={proposal['value']}: there are {len(tokens)}, counted from 0")
+        return proposal["value"]
+
+    @traitlets.observe("portrait")
+    def _keep_token_possible(self, change: dict[str, Any]) -> None:
+        if self.token >= len(self.current()["tokens"]):
+            self.token = 0
+
+    def snapshot(self) -> Image.Image:
+        """In a row: the portrait, and the map over it."""
+        image, values = decode(self.current()["image"]), self.map()
+        drawn = heat(values / max(values.max(), 1e-9), ORANGES, image.size)
+        return side_by_side([image, Image.blend(image, drawn, self.opacity)])
+
+    def __repr__(self) -> str:
+        place = f"portrait={self.portrait!r}, token={self.current()['tokens'][self.token]!r}, layer={self.layer!r}"
+        return f"AttentionExplorer({len(self.items)} items, {place}, head={self.head!r}, timestep={self.timestep})"
+
+
+def _first_word(tokens: Sequence[str]) -> int:
+    """The token after the start token, which looks at nothing in particular."""
+    return min(1, len(tokens) - 1)
+
+
+def _packed(item: Mapping[str, Any], where: str) -> dict[str, Any]:
+    times, layers, tokens = list(item["timesteps"]), list(item["layers"]), list(item["tokens"])
+    if not tokens:
+        raise ValueError(f"{where}: tokens is empty")
+    shape = (len(times), len(layers), None, len(tokens), None, None)
+    # Sums of probabilities in 32 bits may exceed 1 by a hair.
+    maps = checked(item["maps"], shape, f"{where}: maps", highest=1 + 1e-4)
+    letters, scales = pack_scaled(maps)
+    return {
+        "label": str(item["label"]),
+        "image": data_uri(item["image"]),
+        "tokens": [str(token) for token in tokens],
+        "timesteps": [int(time) for time in times],
+        "layers": [str(layer) for layer in layers],
+        "heads": maps.shape[2],
+        "size": list(maps.shape[-2:]),
+        "maps": letters,
+        "scales": scales,
+    }

@@ -1,0 +1,274 @@
+// The view of ControlMapExplorer: sliders beside the portrait, tinted where the target may act, and what M is made of.
+// All inputs are native, so that keyboard, touch and screen readers work as they do everywhere.
+
+const BLUE = [0, 114, 178];
+const BLUES = [[12, 18, 28], BLUE, [224, 243, 255]]; // for 0, 1/2 and 1; the same stops as in maps.py
+const ORANGES = [[12, 18, 28], [213, 94, 0], [255, 240, 214]];
+const TINT = 0.75; // opacity of the tint where M is 1, so that the portrait shines through
+
+const clamped = (value) => Math.min(Math.max(value, 0), 1);
+
+/** Stretch a map to [0, 1]; a constant one becomes 0. As spf_lite.control_map.min_max. */
+function minMax(map) {
+  const low = Math.min(...map);
+  const spread = Math.max(...map) - low;
+  return map.map((value) => (spread > 1e-8 ? (value - low) / spread : 0));
+}
+
+/**
+ * The formula itself, as spf_lite.control_map.combine: M from D, A and the distances.
+ * `difference` holds N numbers, `phraseMaps` P times N, `distances` P; the result holds N.
+ */
+export function combine(difference, phraseMaps, distances, options) {
+  const total = distances.reduce((sum, distance) => sum + distance, 0);
+  const divisor = options.subtraction === "mean" ? Math.max(total, 1e-8) : 1;
+  let control = Float64Array.from(difference, (value, i) => {
+    const subtracted = phraseMaps.reduce((sum, map, p) => sum + distances[p] * map[i], 0);
+    return clamped(value - options.weight * (subtracted / divisor));
+  });
+  if (options.rescale) control = minMax(control);
+  return control.map((value) => {
+    const hard = value > options.threshold ? 1 : 0;
+    return options.softness * value * hard + (1 - options.softness) * hard;
+  });
+}
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+/** An input that JupyterLab leaves alone: without the attribute it takes the arrow keys for itself. */
+function input(tag, attributes) {
+  return make(tag, { "data-lm-suppress-shortcuts": "true", ...attributes });
+}
+
+function fill(select, values, chosen) {
+  select.replaceChildren(...values.map((value) => new Option(value, value)));
+  select.value = chosen;
+  select.closest("label").hidden = values.length < 2;
+}
+
+const freshId = () => `spf-${Math.random().toString(36).slice(2)}`;
+
+/** A labelled slider with its value beside the label. */
+function range(label, limits) {
+  const id = freshId();
+  const field = input("input", { type: "range", id, ...limits });
+  const value = make("output", { for: id });
+  const row = make("div", { class: "spf-range" }, make("label", { for: id }, label), value, field);
+  const show = (number, words = number.toFixed(2), spoken = words) => {
+    field.max = Math.max(Number(field.max), number); // Python may have set more than the slider reaches
+    if (Number(field.value) !== number) field.value = number;
+    field.setAttribute("aria-valuetext", spoken);
+    value.textContent = words;
+  };
+  return { field, row, show };
+}
+
+/** Values from 0 to 1 as a picture of their own size; `color` gives red, green, blue and opacity. */
+function paint(canvas, values, [height, width], color) {
+  canvas.width = width;
+  canvas.height = height;
+  const picture = new ImageData(width, height);
+  values.forEach((value, i) => picture.data.set(color(value), 4 * i));
+  canvas.getContext("2d").putImageData(picture, 0, 0);
+}
+
+const tint = (value) => [...BLUE, 255 * TINT * value];
+
+const ramp = (stops) => (value) => {
+  const [a, b] = value < 0.5 ? [stops[0], stops[1]] : [stops[1], stops[2]];
+  const share = value < 0.5 ? 2 * value : 2 * value - 1;
+  return [...a.map((channel, c) => channel + share * (b[c] - channel)), 255];
+};
+
+const unpacked = (text) => Float64Array.from(atob(text), (letter) => letter.charCodeAt(0) / 255);
+
+/** D and the phrase maps of one timestep and layer. */
+function ingredients(item, timestep, layer) {
+  const positions = item.size[0] * item.size[1];
+  const t = item.timesteps.indexOf(timestep);
+  const first = (t * item.layers.length + item.layers.indexOf(layer)) * item.phrases.length;
+  const cut = (values, number) => values.subarray(number * positions, (number + 1) * positions);
+  const maps = unpacked(item.phrase_maps);
+  return {
+    difference: cut(unpacked(item.difference), t),
+    phraseMaps: item.phrases.map((_, p) => cut(maps, first + p)),
+  };
+}
+
+const card = (picture, ...words) => make("div", { class: "spf-card" }, picture, make("div", {}, ...words));
+
+const OPTIONS = ["weight", "threshold", "softness", "subtraction", "rescale"];
+
+const percent = (share) => (share > 0 && share < 0.005 ? "less than 1" : String(Math.round(100 * share)));
+
+function render({ model, el }) {
+  const items = () => model.get("items");
+  const current = () => items().find((item) => item.label === model.get("portrait")) ?? items()[0];
+  const options = () => Object.fromEntries(OPTIONS.map((name) => [name, model.get(name)]));
+  /** While portrait and distances are between two messages, the portrait's own count. */
+  const distances = () => {
+    const [item, chosen] = [current(), model.get("distances")];
+    return chosen.length === item.phrases.length ? chosen : item.distances;
+  };
+
+  const portrait = input("select", {});
+  const layer = input("select", {});
+  const time = range("Timestep", { min: "0", step: "1" });
+  const sliders = {
+    weight: range("Weight w of the subtraction", { min: "0", max: "2", step: "0.05" }),
+    threshold: range("Threshold", { min: "0", max: "0.99", step: "0.01" }),
+    softness: range("Softness", { min: "0", max: "1", step: "0.05" }),
+  };
+  const group = freshId();
+  const radios = ["mean", "sum"].map((value) => input("input", { type: "radio", name: group, value }));
+  const subtraction = make(
+    "fieldset", { class: "spf-methods" }, make("legend", {}, "Subtract the"),
+    ...radios.map((radio) => make("label", {}, radio, ` ${radio.value}`)),
+  );
+  const rescale = input("input", { type: "checkbox" });
+  const reset = input("button", { type: "button", class: "spf-button" });
+  reset.textContent = "Back to the measured distances";
+
+  const pale = make("img", { class: "spf-pale", alt: "", draggable: "false" });
+  const tinted = make("canvas", { class: "spf-tint", "aria-hidden": "true" });
+  const stage = make("div", { class: "spf-stage", role: "img" }, pale, tinted);
+  const legend = make(
+    "div", { class: "spf-legend", "aria-hidden": "true" },
+    make("span", {}, "0: protected"), make("span", { class: "spf-bar" }), make("span", {}, "1: may change"),
+  );
+  const readout = make("p", { class: "spf-readout", "aria-live": "polite" });
+  const formula = make("p", { class: "spf-formula" });
+  const image = make("img", { class: "spf-thumb", alt: "" });
+  const difference = make("canvas", { class: "spf-thumb", role: "img", "aria-label": "Map D" });
+  const cards = make("div", { class: "spf-cards" });
+  let phrases = [];
+  let parts = null;
+
+  const root = make(
+    "div", { class: "spf-widget spf-control-map" },
+    make(
+      "div", { class: "spf-controls" },
+      make("label", {}, "Portrait ", portrait), make("label", {}, "Layer ", layer), time.row,
+    ),
+    make(
+      "div", { class: "spf-view" },
+      make("div", { class: "spf-figure" }, stage, legend),
+      make(
+        "div", { class: "spf-words spf-panel" },
+        readout, ...Object.values(sliders).map((slider) => slider.row), subtraction,
+        make("label", { class: "spf-check" }, rescale, " Stretch M to [0, 1]"),
+      ),
+    ),
+    formula, cards, reset,
+  );
+
+  function showMap() {
+    const item = current();
+    const now = distances();
+    const map = combine(parts.difference, parts.phraseMaps, now, options());
+    paint(tinted, map, item.size, tint);
+    const share = map.filter((value) => value > 0).length / map.length;
+    const mean = map.reduce((sum, value) => sum + value, 0) / map.length;
+    const sentence = `The target may change ${percent(share)} % of the picture`;
+    const more = share ? `, at a mean strength of ${(mean / share).toFixed(2)}.` : ": the map is empty.";
+    readout.replaceChildren(make("strong", {}, sentence), more);
+    stage.setAttribute("aria-label", `Control map over ${item.label}. ${sentence}${more}`);
+    for (const [name, slider] of Object.entries(sliders)) slider.show(model.get(name));
+    phrases.forEach(({ slider }, p) => {
+      const [chosen, measured] = [now[p].toFixed(2), item.distances[p].toFixed(2)];
+      if (now[p] === item.distances[p]) slider.show(now[p]);
+      else slider.show(now[p], `${chosen} (${measured})`, `${chosen} (measured ${measured})`);
+    });
+    reset.disabled = now.every((distance, p) => distance === item.distances[p]);
+    for (const radio of radios) radio.checked = radio.value === model.get("subtraction");
+    rescale.checked = model.get("rescale");
+    showFormula(options());
+  }
+
+  function showFormula({ weight, subtraction: kind, rescale: stretch, threshold, softness }) {
+    const divided = kind === "mean" ? " / Σ dₚ" : "";
+    formula.textContent = [
+      `M = clamp( D − ${weight.toFixed(2)} · Σ dₚ Aₚ${divided} )`,
+      stretch && "stretched",
+      threshold > 0 && `0 up to ${threshold.toFixed(2)}`,
+      softness < 1 && `${softness > 0 ? "partly " : ""}hardened to 0 or 1`,
+    ].filter(Boolean).join(", ");
+  }
+
+  function showParts() {
+    const item = current();
+    parts = ingredients(item, model.get("timestep"), model.get("layer"));
+    time.field.max = item.timesteps.length - 1;
+    time.show(item.timesteps.indexOf(model.get("timestep")), `t = ${model.get("timestep")}`);
+    time.row.hidden = item.timesteps.length < 2;
+    layer.value = model.get("layer");
+    paint(difference, parts.difference, item.size, ramp(BLUES));
+    phrases.forEach(({ canvas }, p) => paint(canvas, parts.phraseMaps[p], item.size, ramp(ORANGES)));
+    showMap();
+  }
+
+  function showPortrait() {
+    const item = current();
+    fill(portrait, items().map((one) => one.label), item.label);
+    fill(layer, item.layers, model.get("layer"));
+    image.src = item.image;
+    pale.src = item.image;
+    stage.style.aspectRatio = `${item.size[1]} / ${item.size[0]}`;
+    phrases = item.phrases.map((phrase) => ({
+      canvas: make("canvas", { class: "spf-thumb", role: "img", "aria-label": `Attention map of “${phrase}”` }),
+      slider: range(phrase, { min: "0", max: "2", step: "0.01" }),
+    }));
+    phrases.forEach(({ slider }, p) => slider.field.addEventListener("input", () => {
+      set({ distances: distances().map((old, q) => (q === p ? Number(slider.field.value) : old)) });
+    }, { signal }));
+    cards.replaceChildren(
+      card(image, make("b", {}, "Portrait")),
+      card(difference, make("b", {}, "D"), ": where the noise of both paths differs"),
+      make("p", {}, make("b", {}, "Phrases to protect"), ": map Aₚ, CLIP distance dₚ to the target (as measured)"),
+      ...phrases.map(({ canvas, slider }) => card(canvas, slider.row)),
+    );
+    showParts();
+  }
+
+  function set(values) {
+    for (const [name, value] of Object.entries(values)) model.set(name, value);
+    model.save_changes();
+  }
+
+  const controller = new AbortController();
+  const { signal } = controller;
+  const listen = (element, event, handler) => element.addEventListener(event, handler, { signal });
+  listen(portrait, "change", () => {
+    const item = items().find((one) => one.label === portrait.value);
+    set({ portrait: item.label, distances: [...item.distances] });
+  });
+  listen(layer, "change", () => set({ layer: layer.value }));
+  listen(time.field, "input", () => set({ timestep: current().timesteps[Number(time.field.value)] }));
+  for (const [name, { field }] of Object.entries(sliders)) {
+    listen(field, "input", () => set({ [name]: Number(field.value) }));
+  }
+  listen(subtraction, "change", (event) => set({ subtraction: event.target.value }));
+  listen(rescale, "change", () => set({ rescale: rescale.checked }));
+  listen(reset, "click", () => set({ distances: [...current().distances] }));
+
+  const reactions = Object.fromEntries([
+    ...["items", "portrait"].map((name) => [`change:${name}`, showPortrait]),
+    ...["timestep", "layer"].map((name) => [`change:${name}`, showParts]),
+    ...["distances", ...OPTIONS].map((name) => [`change:${name}`, showMap]),
+  ]);
+  for (const [event, reaction] of Object.entries(reactions)) model.on(event, reaction);
+
+  showPortrait();
+  el.append(root);
+  return () => {
+    controller.abort();
+    for (const [event, reaction] of Object.entries(reactions)) model.off(event, reaction);
+  };
+}
+
+export default { render };

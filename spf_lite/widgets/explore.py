@@ -1,0 +1,195 @@
+"""What the explorers show, computed from a model: one pass of each path at each timestep, listened in on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from spf_lite.attention import LayerRecord, record
+from spf_lite.batches import Item, collate
+from spf_lite.control_map import ControlMapOptions, control_map
+from spf_lite.noise import add_noise
+from spf_lite.pipelines import Backbone, decode_latents, encode_text, sample
+from spf_lite.widgets.attention_explorer import ALL_LAYERS
+
+
+def layer_label(name: str) -> str:
+    """A layer's short name: ``up_blocks.2.attentions.1.transformer_blocks.0.attn2`` is "up 2.1"."""
+    found = re.match(r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)\.", name) or re.match(r"(mid)_block\.", name)
+    if found is None:
+        return name
+    part, *numbers = found.groups()
+    return " ".join(filter(None, [part, ".".join(numbers)]))
+
+
+@torch.no_grad()
+def control_map_items(
+    backbone: Backbone,
+    items: Sequence[Item],
+    timesteps: Sequence[int],
+    *,
+    labels: Sequence[str] | None = None,
+    options: ControlMapOptions | None = None,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """D and A_p of some portraits, for a :class:`~spf_lite.widgets.ControlMapExplorer`.
+
+    Each portrait gets one noise, the same at all timesteps. The layers are "all layers", whose maps the trainer
+    averages before it stretches them, and then each by itself.
+
+    Args:
+        backbone: its UNet carries the change, such as an adapter at the end of stage 1.
+        items: the portraits with their texts, encoded.
+        timesteps: at which to look, each 0 or more and less than the model's number.
+        labels: one for each portrait (default: "portrait 1" and so on).
+        options: whose ``smoothing`` D is made with.
+        seed: of the noise.
+
+    Raises:
+        ValueError: if labels or timesteps do not fit.
+    """
+    labels = labels or [f"portrait {number + 1}" for number in range(len(items))]
+    _check(backbone, labels, len(items), timesteps)
+    found = []
+    for number, (item, label) in enumerate(zip(items, labels, strict=True)):
+        batch = collate([item], [False]).to(backbone.pipe.device)
+        noise = _noise(batch.latents, seed * 1_000_003 + number)
+        differences, maps, names = [], [], []
+        for time in timesteps:
+            noisy, times = _noised(backbone, batch.latents, noise, time)
+            layers, reference = _listen(backbone, noisy, times, batch.base)
+            response = backbone.pipe.unet(noisy, times, encoder_hidden_states=batch.complete).sample.float()
+            views = {ALL_LAYERS: layers, **{layer_label(name): {name: kept} for name, kept in layers.items()}}
+            made = [
+                control_map(response, reference, view, batch.phrases, batch.distances, options)
+                for view in views.values()
+            ]
+            names = list(views)
+            differences.append(made[0].noise_difference[0, 0])
+            maps.append(torch.stack([one.phrase_maps[0] for one in made]))
+        found.append(
+            {
+                "label": label,
+                "image": _picture(backbone, batch.latents),
+                "phrases": [phrase.text for phrase in item.pair.phrases],
+                "distances": item.distances.clamp(0, 2).tolist(),
+                "timesteps": list(timesteps),
+                "layers": names,
+                "difference": _array(torch.stack(differences)),
+                "phrase_maps": _array(torch.stack(maps)),
+            }
+        )
+    return found
+
+
+@torch.no_grad()
+def attention_items(
+    backbone: Backbone,
+    texts: Sequence[str],
+    seeds: Sequence[int],
+    timesteps: Sequence[int],
+    *,
+    labels: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Cross-attention of the reference, for an :class:`~spf_lite.widgets.AttentionExplorer`.
+
+    For each text the reference draws a portrait, which is noised to each timestep and shown to it again.
+
+    Args:
+        backbone: whatever is being trained on it is taken back for the time.
+        texts: N prompts.
+        seeds: N numbers.
+        timesteps: at which to look, each 0 or more and less than the model's number.
+        labels: one for each portrait (default: text and seed).
+
+    Raises:
+        ValueError: if seeds, labels or timesteps do not fit.
+        PromptTooLongError: if the text encoder does not take a text whole.
+    """
+    if len(seeds) != len(texts):
+        raise ValueError(f"{len(texts)} texts but {len(seeds)} seeds: each portrait needs both")
+    labels = labels or [f"{text} (seed {seed})" for text, seed in zip(texts, seeds, strict=True)]
+    _check(backbone, labels, len(texts), timesteps)
+    with backbone.reference():
+        drawn: Tensor = sample(backbone.pipe, texts, seeds=seeds, output_type="latent")
+    found = []
+    for text, seed, label, latents in zip(texts, seeds, labels, drawn.split(1), strict=True):
+        ids, tokens = _tokens(backbone, text)
+        hidden = encode_text(backbone.pipe, ids)
+        # Another noise than the one that the portrait was drawn from, which has its outlines in it.
+        noise = _noise(latents, int(seed) + 1_000_003)
+        maps, names = [], []
+        for time in timesteps:
+            noisy, times = _noised(backbone, latents, noise, time)
+            layers, _ = _listen(backbone, noisy, times, hidden)
+            names = [layer_label(name) for name in layers]
+            maps.append(torch.stack([_grouped(kept, len(tokens)) for kept in layers.values()]))
+        found.append(
+            {
+                "label": label,
+                "image": _picture(backbone, latents),
+                "tokens": tokens,
+                "timesteps": list(timesteps),
+                "layers": names,
+                "maps": _array(torch.stack(maps)),
+            }
+        )
+    return found
+
+
+def _check(backbone: Backbone, labels: Sequence[str], count: int, timesteps: Sequence[int]) -> None:
+    if len(labels) != count:
+        raise ValueError(f"{len(labels)} labels for {count} portraits")
+    last = backbone.pipe.scheduler.config.num_train_timesteps
+    if not timesteps or any(not 0 <= time < last for time in timesteps):
+        raise ValueError(f"timesteps={list(timesteps)}: expected one or more, each from 0 to {last - 1}")
+
+
+def _noise(latents: Tensor, seed: int) -> Tensor:
+    return torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
+
+
+def _noised(backbone: Backbone, latents: Tensor, noise: Tensor, time: int) -> tuple[Tensor, Tensor]:
+    times = torch.full((len(latents),), time, device=latents.device)
+    return add_noise(backbone.pipe.scheduler, latents, noise, times), times
+
+
+def _listen(backbone: Backbone, noisy: Tensor, times: Tensor, hidden: Tensor) -> tuple[dict[str, LayerRecord], Tensor]:
+    """The reference's cross-attention and prediction."""
+    size = (noisy.shape[-2], noisy.shape[-1])
+    with backbone.reference() as frozen, record(frozen, size, backbone.facts.attention_resolution) as layers:
+        prediction = frozen(noisy, times, encoder_hidden_states=hidden).sample.float()
+    return layers, prediction
+
+
+def _tokens(backbone: Backbone, text: str) -> tuple[Tensor, list[str]]:
+    """Token ids (1, length) and what to call them: a start, the words, an end, and all padding as one."""
+    tokenizer = backbone.pipe.tokenizer
+    length = tokenizer.model_max_length
+    ids = tokenizer(text, padding="max_length", max_length=length)["input_ids"]
+    words = tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])[1:-1]
+    padding = length - len(words) - 2
+    names = ["start", *(word.removesuffix("</w>") for word in words), "end"]
+    return torch.tensor([ids]), [*names, *([f"PAD × {padding}"] if padding else [])]
+
+
+def _grouped(kept: LayerRecord, count: int) -> Tensor:
+    """(heads, count, h, w): one map for each token; the last is the sum over the rest, so that all sum to 1."""
+    maps = kept.maps[0].float().transpose(1, 2).unflatten(-1, kept.size)
+    return torch.cat([maps[:, : count - 1], maps[:, count - 1 :].sum(dim=1, keepdim=True)], dim=1)
+
+
+def _picture(backbone: Backbone, latents: Tensor) -> Image.Image:
+    pixels = decode_latents(backbone.pipe, latents)[0].float().clamp(0, 1).permute(1, 2, 0)
+    return Image.fromarray(np.rint(_array(pixels) * 255).astype(np.uint8))
+
+
+def _array(tensor: Tensor) -> NDArray[np.float64]:
+    return tensor.double().cpu().numpy()

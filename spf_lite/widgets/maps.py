@@ -1,0 +1,85 @@
+"""Maps as short text and as colours: what Python packs here, each explorer's ES module unpacks in the same way.
+
+Maps keep their native resolution (16 x 16 for both models of the book) and are stretched on the screen only.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+Floats = NDArray[np.float64]
+
+#: The letters of base64, in order. One letter holds six bits: a map value costs one character.
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_HIGHEST = len(LETTERS) - 1
+
+#: Colours for 0, 1/2 and 1; they get lighter all the way, so that they also work without hue.
+BLUES = ((12, 18, 28), (0, 114, 178), (224, 243, 255))
+ORANGES = ((12, 18, 28), (213, 94, 0), (255, 240, 214))
+
+
+def checked(values: Any, shape: Sequence[int | None], where: str, highest: float = 1.0) -> Floats:
+    """Values as an array in 64 bits, if they have the shape and the range.
+
+    Args:
+        values: array or tensor.
+        shape: what it must be; None: any length.
+        where: what to call it in a message.
+        highest: values must lie between 0 and this.
+
+    Raises:
+        ValueError: if shape or range is another.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != len(shape) or any(b not in (None, a) for a, b in zip(array.shape, shape, strict=True)):
+        expected = str(tuple("any" if length is None else length for length in shape)).replace("'", "")
+        raise ValueError(f"{where} has shape {array.shape}, expected {expected}")
+    if not bool(((array >= 0) & (array <= highest)).all()):  # also refuses values that are no number
+        raise ValueError(f"{where} has values from {array.min()} to {array.max()}, expected 0 to {highest:g}")
+    return array
+
+
+def pack(values: ArrayLike) -> str:
+    """Values from 0 to 1 as base64 of one byte each, ``round(255 * value)``."""
+    return base64.b64encode(np.rint(np.asarray(values) * 255).astype(np.uint8).tobytes()).decode("ascii")
+
+
+def unpack(text: str, shape: Sequence[int]) -> Floats:
+    """What :func:`pack` wrote, as ``byte / 255``."""
+    return np.frombuffer(base64.b64decode(text), dtype=np.uint8).reshape(shape) / 255
+
+
+def pack_scaled(maps: ArrayLike) -> tuple[str, list[float]]:
+    """Maps (..., h, w) in steps of a 63rd of their own maximum, one base64 letter each.
+
+    Returns:
+        the letters, and for each map the value of the highest letter, to four digits.
+    """
+    array = np.asarray(maps, dtype=np.float64)
+    flat = array.reshape(-1, array.shape[-2] * array.shape[-1])
+    scales = np.array([float(f"{value:.4g}") for value in flat.max(axis=1)])
+    steps = np.rint(flat / np.where(scales > 0, scales, 1)[:, None] * _HIGHEST).clip(0, _HIGHEST).astype(np.uint8)
+    letters = np.frombuffer(LETTERS.encode("ascii"), dtype=np.uint8)[steps]
+    return letters.tobytes().decode("ascii"), scales.tolist()
+
+
+def unpack_scaled(text: str, scales: Sequence[float], shape: Sequence[int]) -> Floats:
+    """What :func:`pack_scaled` wrote: (..., h, w)."""
+    table = np.zeros(128)
+    table[np.frombuffer(LETTERS.encode("ascii"), dtype=np.uint8)] = np.arange(len(LETTERS))
+    steps = table[np.frombuffer(text.encode("ascii"), dtype=np.uint8)].reshape(shape)
+    return steps / _HIGHEST * np.asarray(scales).reshape(*shape[:-2], 1, 1)
+
+
+def heat(values: Floats, colors: Sequence[Sequence[int]], size: tuple[int, int]) -> Image.Image:
+    """A map (h, w) from 0 to 1 as a picture of a size, from the first colour to the last."""
+    stops = np.linspace(0, 1, len(colors))
+    channels = [np.interp(values, stops, [color[c] for color in colors]) for c in range(3)]
+    picture = Image.fromarray(np.stack(channels, axis=-1).round().astype(np.uint8))
+    return picture.resize(size, Image.Resampling.BILINEAR)
