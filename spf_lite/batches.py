@@ -202,7 +202,11 @@ def reference_latents(backbone: Backbone, texts: ReferenceTexts, count: int, see
     prompts = [texts[i % len(texts)][0] for i in range(count)]
     with backbone.reference():
         drawn: Tensor = sample(
-            backbone.pipe, prompts, seeds=[seed * 100_003 + i for i in range(count)], output_type="latent"
+            backbone.pipe,
+            prompts,
+            seeds=[seed * 100_003 + i for i in range(count)],
+            guidance_scale=backbone.facts.guidance_scale,
+            output_type="latent",
         )
     return drawn.cpu()
 

@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--adapter", type=Path)
     sample.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
     sample.add_argument("--steps", type=int, default=25)
-    sample.add_argument("--guidance-scale", type=float, default=3.0)
+    sample.add_argument("--guidance-scale", type=float, help="default: what suits the model")
 
     compare = commands.add_parser("compare", help="naive fine-tuning against the dual-path method on one target")
     compare.add_argument("target")

@@ -117,7 +117,8 @@ def sample(options: Namespace) -> int:
     import spf_lite
     from spf_lite.pipelines import load_adapter, sample
 
-    pipe = spf_lite.load(options.model).pipe
+    backbone = spf_lite.load(options.model)
+    pipe, scale = backbone.pipe, options.guidance_scale
     if options.adapter:
         load_adapter(pipe, options.adapter)
     images = sample(
@@ -125,7 +126,7 @@ def sample(options: Namespace) -> int:
         [options.prompt] * len(options.seeds),
         seeds=options.seeds,
         steps=options.steps,
-        guidance_scale=options.guidance_scale,
+        guidance_scale=backbone.facts.guidance_scale if scale is None else scale,
     )
     _save(contact_sheet(images, len(images)), options.output)
     return 0

@@ -58,12 +58,15 @@ class TrainConfig:
         seed: of the adapter's start, the data order, noise and timesteps.
         weight_denoise: whether the denoising loss stays in stage 2 (open in the paper; yes).
         weight_text, weight_fine, weight_enhancement: of the paper's three terms. Weights compare like with like: each
-            term is first brought to the size that the denoising term has when stage 2 begins.
+            term is first brought to the size that the denoising term has when stage 2 begins, if ``scale_terms`` says
+            so.
         weight_output: of output alignment (ours).
         weight_reconstruction: of the reconstruction term (ours); needs reference portraits.
         weight_prior: of prior preservation (DreamBooth, Ruiz et al. 2023): the denoising loss on reference portraits
             with the base text.
         weight_purecc: of PureCC's alignment (arXiv 2603.07561).
+        scale_terms: whether terms are brought to one size. Not for runs without a stage 1: there both paths still agree
+            when the sizes are measured, and what is almost nothing would be blown up several hundredfold.
         map_source: where the target may act, one of :data:`MAPS`.
         reference_portraits: how many portraits the reference model draws for itself before stage 2 (ours; 0: none).
         reference_share: share of each stage-2 batch that they make up.
@@ -87,7 +90,7 @@ class TrainConfig:
     stage1_steps: int = 150
     stage2_steps: int = 150
     batch_size: int = 8
-    learning_rate: float = 6e-4
+    learning_rate: float = 1.5e-3
     schedule: str = "constant"
     warmup_steps: int = 0
     trainable: str = "lora"
@@ -102,6 +105,7 @@ class TrainConfig:
     weight_reconstruction: float = 0.0
     weight_prior: float = 0.0
     weight_purecc: float = 0.0
+    scale_terms: bool = True
     map_source: str = "sfcm"
     reference_portraits: int = 0
     reference_share: float = 0.5

@@ -14,7 +14,7 @@ from spf_lite.artwork import part_mask, render
 from spf_lite.custom_sets import evaluation_portraits, silent_about
 from spf_lite.judge import HEADS, Judge
 from spf_lite.metrics import Estimate, bootstrap
-from spf_lite.pipelines import Backbone, sample
+from spf_lite.pipelines import GUIDANCE_SCALE, Backbone, sample
 from spf_lite.portraits import ATTRIBUTES, TARGETS, complete, describe, random_portrait
 from spf_lite.pretrain.dataset import MASK_SIZE, Split, portraits_of
 from spf_lite.pretrain.judge import accuracy
@@ -50,12 +50,16 @@ class Check:
 
 
 def prompt_following(
-    pipe: StableDiffusionPipeline, judge: Judge, count: int = 256, steps: int = 25, guidance_scale: float = 3.0
+    pipe: StableDiffusionPipeline,
+    judge: Judge,
+    count: int = 256,
+    steps: int = 25,
+    guidance_scale: float = GUIDANCE_SCALE,
 ) -> list[Check]:
     """Ask for ``count`` random portraits with fixed seeds; how often does the judge find what was asked for?"""
     rng = Random("prompts to follow")
     asked = [random_portrait(rng) for _ in range(count)]
-    images = sample(pipe, [describe(p) for p in asked], seeds=range(count), steps=steps, guidance_scale=guidance_scale)
+    images = sample(pipe, [describe(p) for p in asked], seeds=range(count), steps=steps, guidance_scale=scale)
     found = judge.attributes(images)
     checks = []
     for name in (*REQUIRED, *(name for name in ATTRIBUTES if name not in REQUIRED)):
@@ -66,7 +70,11 @@ def prompt_following(
 
 
 def unseen_targets(
-    pipe: StableDiffusionPipeline, judge: Judge, count: int = 64, steps: int = 25, guidance_scale: float = 3.0
+    pipe: StableDiffusionPipeline,
+    judge: Judge,
+    count: int = 64,
+    steps: int = 25,
+    guidance_scale: float = GUIDANCE_SCALE,
 ) -> list[Check]:
     """Ask the untuned model for each target: it must not know it."""
     checks = []
@@ -74,7 +82,7 @@ def unseen_targets(
         leave_out = silent_about(target, "named")
         people = [portrait.with_targets(target) for portrait in evaluation_portraits(target, count)]
         prompts = [complete(portrait, leave_out) for portrait in people]
-        images = sample(pipe, prompts, seeds=range(count), steps=steps, guidance_scale=guidance_scale)
+        images = sample(pipe, prompts, seeds=range(count), steps=steps, guidance_scale=scale)
         rate = bootstrap(judge(images).shows(target))
         checks.append(Check(f"shows {target} untaught", rate, f"< {ALLOWED_TARGET:.2f}", rate.mean < ALLOWED_TARGET))
     return checks

@@ -17,7 +17,7 @@ _NAIVE = TrainConfig(stage1_steps=STEPS, stage2_steps=0)
 _PAPER = replace(_STAGED, weight_text=1.0, weight_fine=1.0, weight_enhancement=0.5)
 _SPF = replace(
     _STAGED,
-    weight_denoise=2.0,
+    weight_denoise=5.0,
     weight_text=0.5,
     weight_fine=0.5,
     weight_enhancement=1.0,
@@ -36,14 +36,15 @@ RECIPES: dict[str, TrainConfig] = {
     # Called LoRA elsewhere, which it is.
     "naive": _NAIVE,
     # The cross-attention weights themselves. No thin matrices hold them back, so the rate is lower.
-    "naive-weights": replace(_NAIVE, trainable="weights", learning_rate=3e-4),
+    "naive-weights": replace(_NAIVE, trainable="weights", learning_rate=7.5e-4),
     # LoRA that prunes its ranks where they matter least.
-    "adalora": replace(_NAIVE, trainable="adalora", learning_rate=3e-3),
+    "adalora": replace(_NAIVE, trainable="adalora", learning_rate=7.5e-3),
     # DreamBooth's prior preservation: half of each batch are the model's own portraits, denoised for the base text.
     "prior-preservation": replace(
         _STAGED,
         stage1_steps=0,
         stage2_steps=STEPS,
+        scale_terms=False,
         weight_prior=1.0,
         reference_portraits=64,
         reconstruction_share=1.0,
@@ -51,7 +52,13 @@ RECIPES: dict[str, TrainConfig] = {
     # Masked training with a masked prior (OneTrainer): learn inside a mask drawn by hand, outside do as the base does.
     # The method's alignment with the region given instead of found.
     "given-mask": replace(
-        _STAGED, stage1_steps=0, stage2_steps=STEPS, weight_output=1.0, map_source="given", denoise_outside=0.0
+        _STAGED,
+        stage1_steps=0,
+        stage2_steps=STEPS,
+        scale_terms=False,
+        weight_output=1.0,
+        map_source="given",
+        denoise_outside=0.0,
     ),
     # After an extractor of the target has been tuned: the base's prediction plus what the target adds, and no more.
     "purecc": replace(_STAGED, weight_purecc=1.0),
@@ -60,7 +67,7 @@ RECIPES: dict[str, TrainConfig] = {
     # Its map with the sum over the phrases as the formula stands, instead of their mean: black nearly everywhere.
     "paper-sum": replace(_PAPER, control=ControlMapOptions(subtraction="sum")),
     # The same on the cross-attention weights themselves, the paper's setting.
-    "paper-weights": replace(_PAPER, trainable="weights", learning_rate=3e-4),
+    "paper-weights": replace(_PAPER, trainable="weights", learning_rate=7.5e-4),
     # Ours: the predicted noise agrees outside the map, too, also on portraits of the reference model's own making, some
     # of them with the base text alone (attention maps and queries do not pin down values and output projections); what
     # lies outside the map is not learned from the set; and the map is made once, where it is clear.

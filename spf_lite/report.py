@@ -72,7 +72,9 @@ def evaluation_set(backbone: Backbone, target: str, prompts: int, steps: int = 2
     complete_texts = [complete(person.with_targets(target), leave_out) for person in people]
     seeds = list(range(1000, 1000 + prompts))
     with backbone.reference():
-        before = sample(backbone.pipe, base_texts, seeds=seeds, steps=steps)
+        before = sample(
+            backbone.pipe, base_texts, seeds=seeds, steps=steps, guidance_scale=backbone.facts.guidance_scale
+        )
     return Portraits(target, people, base_texts, complete_texts, seeds, before)
 
 
@@ -132,8 +134,10 @@ def estimates(reports: Sequence[PollutionReport]) -> dict[str, Estimate]:
 
 def measure(backbone: Backbone, judge: Judge, portraits: Portraits) -> PollutionReport:
     """Measure the pipeline as it stands, with whatever adapter it carries."""
-    after = sample(backbone.pipe, portraits.complete_texts, seeds=portraits.seeds)
-    again = sample(backbone.pipe, portraits.base_texts, seeds=portraits.seeds)
+    after, again = (
+        sample(backbone.pipe, texts, seeds=portraits.seeds, guidance_scale=backbone.facts.guidance_scale)
+        for texts in (portraits.complete_texts, portraits.base_texts)
+    )
     return compare_portraits(backbone, judge, portraits, after, again)
 
 

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from spf_lite.averaged_map import with_averaged_maps
 from spf_lite.batches import Item, collate, custom_items, reference_items, reference_latents
-from spf_lite.config import TrainConfig
+from spf_lite.config import WEIGHTS, TrainConfig
 from spf_lite.control_map import ControlMap
 from spf_lite.data import CustomSet, CustomSetError
 from spf_lite.draws import Draw, draw
@@ -242,6 +242,9 @@ class DualPathTrainer:
             self.references = with_averaged_maps(self.backbone, self.references, config)
         if config.weight_purecc:
             self.freeze_extractor({name: value.detach().clone() for name, value in self.trained.state().items()})
+        if not config.scale_terms:
+            self.scales = {name: 1.0 for name in WEIGHTS if config.weight(name)}
+            return
         ahead = (
             draw(config, step, self.custom, self.references, self.last) for step in range(self.step, self.step + SIZING)
         )
