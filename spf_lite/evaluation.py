@@ -54,7 +54,7 @@ def prompt_following(
     judge: Judge,
     count: int = 256,
     steps: int = 25,
-    guidance_scale: float = GUIDANCE_SCALE,
+    scale: float = GUIDANCE_SCALE,
 ) -> list[Check]:
     """Ask for ``count`` random portraits with fixed seeds; how often does the judge find what was asked for?"""
     rng = Random("prompts to follow")
@@ -74,7 +74,7 @@ def unseen_targets(
     judge: Judge,
     count: int = 64,
     steps: int = 25,
-    guidance_scale: float = GUIDANCE_SCALE,
+    scale: float = GUIDANCE_SCALE,
 ) -> list[Check]:
     """Ask the untuned model for each target: it must not know it."""
     checks = []
