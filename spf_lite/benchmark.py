@@ -4,23 +4,25 @@ resumable."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
+from spf_lite.config import TrainConfig
 from spf_lite.data import CustomSet
 from spf_lite.export import add_measures
-from spf_lite.metrics import Estimate
-from spf_lite.pipelines import ADAPTER_FILE, load, load_adapter
-from spf_lite.report import PollutionReport, Portraits, estimates, evaluation_set, load_judge, measure
+from spf_lite.metrics import Estimate, bootstrap
+from spf_lite.pipelines import ADAPTER_FILE, load, load_adapter, sample
+from spf_lite.report import MEASURES, PollutionReport, Portraits, estimates, evaluation_set, load_judge, measure
 from spf_lite.samples import SAMPLES
 
 DATA = SAMPLES
 #: The columns of a table, in this order.
-COLUMNS = (
-    "target found", "CLIP-T", "flip rate", "bias pick-up", "leakage", "CLIP-I", "identity", "segmentation",
-    "over-alignment", "reconstruction", "unasked",
-)  # fmt: skip
+COLUMNS = tuple(MEASURES)
+CAPTIONS = "captions.txt"
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,30 @@ class Row:
         return cls(**{**values, "report": PollutionReport(**values["report"])})
 
 
+def _refuse_other(path: Path, config: TrainConfig, captions: str) -> None:
+    """Raise ValueError if the folder holds a run with another configuration or other captions."""
+    saved, told = path / "config.json", path / CAPTIONS
+    if saved.exists() and TrainConfig.from_json(saved.read_text()) != config:
+        raise ValueError(f"{path} holds a run of another recipe: choose another folder, or delete it")
+    if told.exists() and told.read_text().strip() != captions:
+        raise ValueError(f"{path} holds a run with {told.read_text().strip()} captions: choose another folder")
+
+
 def train_row(method: str, target: str, seed: int, folder: Path, captions: str) -> Path:
-    """Train one adapter in ``folder/<target>/<method>-<seed>``, or take it up where it was; returns its folder."""
+    """Train one adapter in ``folder/<target>/<method>-<seed>``, or take it up where it was; returns its folder.
+
+    Raises:
+        ValueError: if that folder holds a run of another recipe, or with other captions.
+    """
     from spf_lite.methods import recipe
     from spf_lite.training import DualPathTrainer
 
-    path = folder / target / f"{method}-{seed}"
+    path, config = folder / target / f"{method}-{seed}", recipe(method, seed=seed)
+    _refuse_other(path, config, captions)
     if not (path / "adapter" / ADAPTER_FILE).exists():
         custom = CustomSet.load(DATA / "custom" / target, captions)
-        trainer = DualPathTrainer(load("tiny"), custom, recipe(method, seed=seed), path)
+        trainer = DualPathTrainer(load("tiny"), custom, config, path)
+        (path / CAPTIONS).write_text(captions + "\n")
         result = trainer.fit(resume=True)
         (path / "seconds.json").write_text(json.dumps(result.seconds))
         trainer.export(path / "adapter")
@@ -72,7 +89,10 @@ def measure_row(method: str, seed: int, path: Path, portraits: Portraits) -> Row
     add_measures(path / "adapter", {name: str(value) for name, value in report.estimates().items()})
     seconds = json.loads((path / "seconds.json").read_text())
     row = Row(method, portraits.target, seed, report, seconds)
-    done.write_text(row.to_json())
+    # Written beside and renamed: a row that is there is whole.
+    half = done.with_suffix(".tmp")
+    half.write_text(row.to_json())
+    half.replace(done)
     return row
 
 
@@ -92,12 +112,71 @@ def summary(rows: Sequence[Row]) -> dict[str, Estimate]:
     return estimates([row.report for row in rows])
 
 
-def table(rows: dict[str, list[Row]]) -> list[str]:
-    """The lines of a table in Markdown: one row per method, mean and interval in every cell."""
+def difference(rows: Sequence[Row], others: Sequence[Row], measure: str) -> Estimate:
+    """How far one method is above another in a measure, with the interval of the *difference*.
+
+    Runs are paired by seed and portraits by prompt, because what one person or one seed does to both methods is no
+    difference between them; so this interval is narrower than those of the two methods suggest. Seeds and prompts that
+    only one side has are left out.
+
+    Args:
+        rows: of one method on one target.
+        others: of the other, on the same target.
+        measure: one of :data:`spf_lite.report.MEASURES`.
+
+    Raises:
+        ValueError: if the targets differ, or no seed and prompt with that measure is on both sides.
+    """
+    if len(targets := {row.target for row in (*rows, *others)}) > 1:
+        raise ValueError(f"rows of different targets: {', '.join(sorted(targets))}")
+    theirs = {row.seed: row for row in others}
+    pairs = [(row, theirs[row.seed]) for row in rows if row.seed in theirs]
+    tables = [[pair[side].report.values.get(measure, []) for pair in pairs] for side in (0, 1)]
+    count = min((len(values) for side in tables for values in side), default=0)
+    a, b = (np.array([values[:count] for values in side], dtype=np.float64) for side in tables)
+    gaps = a - b
+    gaps = gaps[:, np.isfinite(gaps).all(axis=0)] if gaps.size else gaps
+    if not gaps.size:
+        raise ValueError(f"no seed and prompt with {measure!r} on both sides")
+    return bootstrap(gaps)
+
+
+def painted(target: str, adapters: Mapping[str, Path], people: int = 5) -> dict[str, list[Image.Image]]:
+    """The same people from the same noise, as the base model and each adapter paint them.
+
+    Args:
+        target: what the adapters were taught; they are given the complete texts, the base model the base texts.
+        adapters: name to folder.
+        people: how many.
+
+    Returns:
+        Pictures by name, ``base`` first.
+    """
+    portraits = evaluation_set(load("tiny"), target, people)
+    pictures = {"base": portraits.before}
+    for name, folder in adapters.items():
+        backbone = load("tiny")
+        load_adapter(backbone.pipe, folder)
+        pictures[name] = sample(
+            backbone.pipe,
+            portraits.complete_texts,
+            seeds=portraits.seeds,
+            guidance_scale=backbone.facts.guidance_scale,
+        )
+    return pictures
+
+
+def table(rows: dict[str, list[Row]], measures: Sequence[str] = COLUMNS) -> list[str]:
+    """The lines of a table in Markdown: one row per method, mean and interval in every cell.
+
+    Args:
+        rows: of each method.
+        measures: the columns; those that no row has are left out.
+    """
     if not rows:
         return []
     numbers = {method: summary(of) for method, of in rows.items()}
-    columns = [name for name in COLUMNS if any(name in row for row in numbers.values())]
+    columns = [name for name in measures if any(name in row for row in numbers.values())]
     lines = [
         "| method | seeds | " + " | ".join(columns) + " | training |",
         "|---" * (len(columns) + 3) + "|",
@@ -120,12 +199,14 @@ def compare_methods(
     """Train and measure every method with every seed (what exists is kept) and return the lines of the table.
 
     Raises:
-        ValueError: for an unknown target or method, or no prompts, before any training.
+        ValueError: for an unknown target or method, no prompts, or a folder with runs of other recipes or captions,
+            before any training.
     """
     from spf_lite.methods import recipe
 
-    for method in methods:
-        recipe(method)
+    for seed in seeds:
+        for method in methods:
+            _refuse_other(folder / target / f"{method}-{seed}", recipe(method, seed=seed), captions)
     portraits = evaluation_set(load("tiny"), target, prompts)
     rows: dict[str, list[Row]] = {method: [] for method in methods}
     for seed in seeds:

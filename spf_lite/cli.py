@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     compare.add_argument("--captions", choices=["named", "silent"], default="silent")
     compare.add_argument("--save", type=Path, help="write the table into this Markdown file, too")
+    compare.add_argument("--pictures", type=Path, help="paint a few people by every method into this PNG file")
 
     measure = commands.add_parser("measure", help="measure an adapter on a target of the tiny world")
     measure.add_argument("adapter", type=Path, help="folder with pytorch_lora_weights.safetensors")

@@ -154,7 +154,8 @@ def measure(options: Namespace) -> int:
 
 
 def compare(options: Namespace) -> int:
-    from spf_lite.benchmark import compare_methods
+    from spf_lite.benchmark import compare_methods, painted
+    from spf_lite.plots import portrait_grid
 
     table = compare_methods(
         options.target,
@@ -168,6 +169,13 @@ def compare(options: Namespace) -> int:
         logger.info("%s", row)
     if options.save:
         _write(options.save, "\n".join(table) + "\n")
+    if options.pictures:
+        runs = {method: options.output / options.target / f"{method}-{options.seeds[0]}" for method in options.methods}
+        rows = painted(options.target, {method: run / "adapter" for method, run in runs.items()})
+        options.pictures.parent.mkdir(parents=True, exist_ok=True)
+        sheet = portrait_grid(list(rows.values()), row_labels=list(rows))
+        sheet.savefig(options.pictures, bbox_inches="tight", metadata={"Software": None})
+        logger.info("wrote %s", options.pictures)
     return 0
 
 

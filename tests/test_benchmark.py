@@ -7,10 +7,20 @@ import pytest
 from diffusers import StableDiffusionPipeline
 
 from spf_lite import benchmark, load, methods, report, training
-from spf_lite.benchmark import Row, compare_methods, measure_row, read_rows, summary, table, train_row
+from spf_lite.benchmark import (
+    Row,
+    compare_methods,
+    difference,
+    measure_row,
+    painted,
+    read_rows,
+    summary,
+    table,
+    train_row,
+)
 from spf_lite.config import TrainConfig
 from spf_lite.pipelines import ADAPTER_FILE, sample
-from spf_lite.report import MEASURES, PollutionReport, Portraits, evaluation_set
+from spf_lite.report import PollutionReport, Portraits, evaluation_set
 
 SHORT = TrainConfig(stage1_steps=1, stage2_steps=1, batch_size=2, rank=2, learning_rate=0.05, checkpoint_every=1)
 TARGET = "sunglasses"
@@ -20,11 +30,12 @@ TARGET = "sunglasses"
 def small_world(toy_samples: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The benchmark on the toy, with recipes of two steps and portraits of two."""
 
-    def draw(pipe: StableDiffusionPipeline, prompts: list[str], *, seeds: list[int], steps: int = 25) -> object:
-        return sample(pipe, prompts, seeds=seeds, steps=2)
+    def draw(pipe: StableDiffusionPipeline, prompts: list[str], **options: object) -> object:
+        return sample(pipe, prompts, **{**options, "steps": 2})  # type: ignore[arg-type]
 
     known = methods.recipe
     monkeypatch.setattr(report, "sample", draw)
+    monkeypatch.setattr(benchmark, "sample", draw)
     monkeypatch.setenv("SPF_LITE_TINY", str(toy_samples / "tiny-portraits"))
     monkeypatch.setattr(benchmark, "DATA", toy_samples)
     monkeypatch.setattr(methods, "recipe", lambda name, seed=0: replace(SHORT, seed=known(name, seed).seed))
@@ -207,5 +218,52 @@ def test_the_table_is_markdown_with_one_row_a_method() -> None:
     assert table({}) == []
 
 
-def test_the_columns_are_the_measures() -> None:
-    assert tuple(MEASURES) == benchmark.COLUMNS
+def test_a_table_can_have_fewer_columns() -> None:
+    lines = table({"naive": [row([1.0], [0.5])]}, measures=("flip rate", "leakage"))
+    assert [cell.strip() for cell in lines[0].strip("|").split("|")] == ["method", "seeds", "flip rate", "training"]
+
+
+def test_the_difference_is_paired_by_seed_and_prompt() -> None:
+    rng = np.random.default_rng(1)
+    hard = rng.random(60)  # how hard a prompt is: the same for both methods
+    naive = [row([1.0] * 60, (hard + 0.2).tolist(), seed=seed) for seed in (0, 1)]
+    spf = [row([0.0] * 60, hard.tolist(), method="spf", seed=seed) for seed in (1, 0, 7)]
+    gap = difference(spf, naive, "flip rate")
+    assert gap.mean == pytest.approx(-0.2) and gap.low == pytest.approx(gap.high) and gap.count == 120
+    assert difference(naive, spf, "flip rate").mean == pytest.approx(0.2)
+    assert difference(naive, spf, "target found").mean == 1
+    few = [row([1.0] * 10, [0.0] * 9 + [None], seed=0)]
+    assert difference(few, naive, "flip rate").count == 9, "the prompts that both have, where it is defined"
+    uneven = [row([0.0] * 60, (hard + 0.2 + rng.normal(0, 0.1, 60)).tolist(), seed=seed) for seed in (0, 1)]
+    noisy = difference(uneven, naive, "flip rate")
+    assert noisy.low < noisy.mean < noisy.high
+
+
+def test_a_difference_needs_a_pair() -> None:
+    with pytest.raises(ValueError, match="no seed and prompt with 'flip rate' on both sides"):
+        difference([row([1.0], [0.5], seed=0)], [row([1.0], [0.5], seed=1)], "flip rate")
+    with pytest.raises(ValueError, match="no seed and prompt with 'leakage'"):
+        difference([row([1.0], [0.5])], [row([1.0], [0.5])], "leakage")
+    with pytest.raises(ValueError, match="rows of different targets: beard, sunglasses"):
+        difference([row([1.0], [0.5])], [replace(row([1.0], [0.5]), target="beard")], "flip rate")
+
+
+def test_a_folder_with_other_runs_is_refused(
+    small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare(tmp_path, methods=("naive",))
+    with pytest.raises(ValueError, match="naive-1 holds a run with silent captions"):
+        compare(tmp_path, methods=("spf", "naive"), captions="named")
+    monkeypatch.setattr(methods, "recipe", lambda name, seed=0: replace(SHORT, seed=seed, rank=3))
+    with pytest.raises(ValueError, match="naive-1 holds a run of another recipe"):
+        compare(tmp_path, methods=("spf", "naive"))
+    assert not (tmp_path / TARGET / "spf-1").exists(), "before any training"
+
+
+def test_people_are_painted_by_the_base_and_every_adapter(small_world: Path, tmp_path: Path) -> None:
+    runs = {name: train_row("naive", TARGET, seed, tmp_path, "silent") for seed, name in enumerate(("one", "two"))}
+    pictures = painted(TARGET, {name: path / "adapter" for name, path in runs.items()}, people=2)
+    assert list(pictures) == ["base", "one", "two"] and {len(row) for row in pictures.values()} == {2}
+    shown = {row[0].tobytes() for row in pictures.values()}
+    assert len(shown) == 3
+    assert painted(TARGET, {"one": runs["one"] / "adapter"}, people=2)["one"][1] == pictures["one"][1]

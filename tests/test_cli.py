@@ -46,10 +46,11 @@ def short_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Portraits of one step."""
 
-    def draw(pipe: StableDiffusionPipeline, prompts: list[str], *, seeds: list[int], steps: int = 25) -> object:
-        return pipelines.sample(pipe, prompts, seeds=seeds, steps=1)
+    def draw(pipe: StableDiffusionPipeline, prompts: list[str], **options: object) -> object:
+        return pipelines.sample(pipe, prompts, **{**options, "steps": 1})  # type: ignore[arg-type]
 
     monkeypatch.setattr(report, "sample", draw)
+    monkeypatch.setattr(benchmark, "sample", draw)
 
 
 @pytest.fixture
@@ -139,10 +140,14 @@ def test_compare_prints_one_line_a_method(
     monkeypatch.setattr(benchmark, "DATA", toy_samples)
     saved = tmp_path / "new" / "table.md"
     arguments = ("compare", "sunglasses", tmp_path, "--prompts", 2, "--seeds", 7, "--methods", "spf", "naive")
-    assert run(*arguments, "--save", saved) == 0
+    painted = tmp_path / "pictures" / "people.png"
+    assert run(*arguments, "--save", saved, "--pictures", painted) == 0
+    with Image.open(painted) as picture:
+        assert picture.width > picture.height > 200, "five people across, three rows"
     lines = saved.read_text().splitlines()
     assert [line.split()[1] for line in lines if not line.startswith("|-")] == ["method", "spf", "naive"]
-    assert [record.message for record in logged.records][-5:] == [*lines, f"wrote {saved}"]
+    said = [record.message for record in logged.records if record.name == "spf_lite"]
+    assert said == [*lines, f"wrote {saved}", f"wrote {painted}"]
     assert {path.parent.name for path in tmp_path.rglob("row.json")} == {"spf-7", "naive-7"}
 
 

@@ -64,7 +64,7 @@ def test_options_are_changed_by_texts_of_their_own_type() -> None:
         ("=5", "cannot set '=5': expected NAME=VALUE"),
         ("rank=many", "cannot set 'rank=many': expected a value like 16"),
         ("rank=1.5", "cannot set 'rank=1.5': expected a value like 16"),
-        ("learning_rate=", "cannot set 'learning_rate=': expected a value like 0.0006"),
+        ("learning_rate=", "cannot set 'learning_rate=': expected a value like 0.0015"),
         ("gradient_checkpointing=1", "cannot set 'gradient_checkpointing=1': expected true or false"),
         ("rank=0", "rank=0: expected 1 or more"),
         ("control.smoothing=2", "smoothing=2: expected an odd number"),

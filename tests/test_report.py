@@ -208,8 +208,8 @@ SAYS = MEASURES["target found"].says
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Portraits of two steps."""
 
-    def two_steps(pipe: StableDiffusionPipeline, prompts: list[str], *, seeds: list[int], steps: int = 25) -> object:
-        return sample(pipe, prompts, seeds=seeds, steps=2)
+    def two_steps(pipe: StableDiffusionPipeline, prompts: list[str], **options: object) -> object:
+        return sample(pipe, prompts, **{**options, "steps": 2})  # type: ignore[arg-type]
 
     monkeypatch.setattr(report, "sample", two_steps)
 
