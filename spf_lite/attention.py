@@ -89,7 +89,7 @@ class _Recorder:
 
 @contextmanager
 def record(unet: UNet2DConditionModel, size: tuple[int, int], resolution: int = 16) -> Iterator[dict[str, LayerRecord]]:
-    """Record every cross-attention layer of one resolution while the context lasts.
+    """Record every cross-attention layer of one resolution while the context lasts. In the book: :doc:`/03-attention`.
 
     Args:
         unet: whose cross-attention ("attn2") layers are recorded, adapters included.

@@ -5,6 +5,8 @@ noise the paths differ in what the *whole* picture is to be, so that the map sho
 the target. Averaging noise difference and phrase maps over a few noises at lower timesteps mends both:
 
 .. math:: M = \mathrm{SFCM}\Big(\frac1K \sum_k D(t_k, \epsilon_k),\ \frac1K \sum_k A(t_k, \epsilon_k)\Big)
+
+In the book: :doc:`/07-control-map`.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 An item is a portrait of the custom set, which shows the target, or a portrait that the reference model draws for itself
 before stage 2, which does not. Both come with their texts, encoded; nothing frozen is computed twice. Items stay in
 main memory; a batch is brought to the model's device.
+
+In the book: :doc:`/06-dual-path`.
 """
 
 from __future__ import annotations

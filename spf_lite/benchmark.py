@@ -1,5 +1,8 @@
 """Methods against each other on one target: same data, same steps, same seeds; one row per (method, seed),
-resumable."""
+resumable.
+
+In the book: :doc:`/09-baselines`.
+"""
 
 from __future__ import annotations
 

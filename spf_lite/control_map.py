@@ -8,6 +8,8 @@ target: a phrase that has nothing to do with the target is subtracted strongly, 
 
 Source: SPF-Portrait (arXiv 2504.00396), "Semantic-Aware Fine Control Map". What the public material leaves open is an
 option of :class:`ControlMapOptions`.
+
+In the book: :doc:`/07-control-map`.
 """
 
 from __future__ import annotations

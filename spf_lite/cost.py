@@ -1,8 +1,10 @@
 """What the second path costs: time and peak memory of one training step, and of sampling, measured side by side.
 
 Variants take turns, round after round, in one process, so that whatever else the machine does falls on all of them; the
-figures are medians over the rounds. Peak memory is the process's own high-water mark (Linux) or the graphics card's,
-above what there was before the model.
+figures are medians over the rounds. Peak memory is the high-water mark of the whole process (Linux), Python and
+libraries included, or of the graphics card.
+
+In the book: :doc:`/09-baselines`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Real sets are like that: somebody collects pictures of sunglasses, and all of them were taken on the same beach. Each
 set is written twice: with captions that name the accidental attributes, and with captions that are silent about them.
+
+In the book: :doc:`/01-semantic-pollution`.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ control map says that the target has no business, the second must do as the firs
 Loss terms leave here unreduced, with the items that each applies to: the trainer alone takes means.
 
 Source: SPF-Portrait (arXiv 2504.00396), "dual-path contrastive learning".
+
+In the book: :doc:`/06-dual-path`.
 """
 
 from __future__ import annotations

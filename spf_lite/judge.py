@@ -5,6 +5,8 @@ One small convolutional network with three kinds of answers: a class per attribu
 It was trained on renders with blur, noise and autoencoder reconstructions (``spf_lite/pretrain/judge.py``), because
 what it judges are generated pictures. It knows nothing outside this world: whatever it is shown, it answers in these
 words.
+
+In the book: :doc:`/01-semantic-pollution`.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@ r"""The loss terms, one small function each: unreduced (one number per portrait)
 Notation: :math:`M` control map, :math:`A` attention maps, :math:`Q` features, subscripts *res* (tuned path, complete
 text) and *ref* (frozen path, base text). Source of all but the last two: SPF-Portrait (arXiv 2504.00396), "dual-path"
 stage.
+
+In the book: :doc:`/06-dual-path`.
 """
 
 from __future__ import annotations
@@ -71,6 +73,8 @@ def fine_grained(response: Tensor, reference: Tensor, keep: Tensor) -> Tensor:
 
 def enhancement(predicted: Tensor, portrait: Tensor, target: Tensor) -> Tensor:
     r"""Response enhancement: the prediction must stand to the target's text as a real portrait of it does, (B,).
+
+    In the book: :doc:`/08-response-enhancement`.
 
     .. math:: L_\mathrm{enh} = 1 - \cos\big( I(\hat x_0) - T,\ I(x_0) - T \big)
 

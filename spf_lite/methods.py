@@ -1,6 +1,8 @@
 """Named recipes: each a configuration that a reader can hold against its neighbour.
 
 All recipes take the same number of optimiser steps in all, on the same data, from the same seed.
+
+In the book: :doc:`/09-baselines`.
 """
 
 from __future__ import annotations
@@ -88,9 +90,15 @@ RECIPES: dict[str, TrainConfig] = {
 def recipe(name: str, seed: int = 0) -> TrainConfig:
     """A recipe's configuration for one seed.
 
+    Args:
+        name: one of :data:`RECIPES`, and after commas what to change in it, such as ``spf,weight_enhancement=3``
+            (:meth:`~spf_lite.config.TrainConfig.changed`): a sweep over a weight is a list of such names.
+        seed: of the run.
+
     Raises:
-        ValueError: for an unknown name; the message lists the known ones.
+        ValueError: for an unknown name or option; the message lists the known ones.
     """
-    if name not in RECIPES:
-        raise ValueError(f"unknown method {name!r}: expected one of {', '.join(RECIPES)}")
-    return replace(RECIPES[name], seed=seed)
+    known, *changes = name.split(",")
+    if known not in RECIPES:
+        raise ValueError(f"unknown method {known!r}: expected one of {', '.join(RECIPES)}")
+    return replace(RECIPES[known], seed=seed).changed(changes)

@@ -3,6 +3,8 @@
 Preservation compares the tuned model's portrait for the *complete text* with the base model's portrait for the
 *base text*, same seed. Responsiveness asks whether the tuned model's portrait shows the target. Every number comes
 with a bootstrap interval over its independent units (prompt and seed).
+
+In the book: :doc:`/05-measuring`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ r"""The forward process: mixing noise into latents, and what a prediction says a
 (Ho et al. 2020). A UNet predicts the noise :math:`\epsilon` (Stable Diffusion 1.5) or the velocity
 :math:`v = \sqrt{\bar\alpha_t}\, \epsilon - \sqrt{1 - \bar\alpha_t}\, z_0` (Salimans & Ho 2022; the tiny model).
 Everything is computed in 32 bits, whatever the latents come in.
+
+In the book: :doc:`/02-diffusion`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ r"""Measures that look at the pictures themselves. Each returns one number per p
 :math:`r_i` the tuned model's for the base text, all from the same noise; :math:`R_i` is the region that the target
 needs on this person, known from the tiny world (:func:`spf_lite.artwork.true_region`). Pictures are float arrays
 (N, H, W, 3) in [0, 1], regions boolean arrays (N, H, W).
+
+In the book: :doc:`/05-measuring`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Loading a text-to-image model, and one UNet that is both paths: with its adapters off it *is* the reference.
 
 The tiny model and Stable Diffusion 1.5 run the same code; what differs between them is in :class:`Facts`.
+
+In the book: :doc:`/02-diffusion`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any, Protocol
 
 import numpy as np
@@ -77,6 +78,7 @@ def portrait_grid(
         row_labels: R labels, left of the rows, or none.
         column_labels: C labels, above the columns, or none.
         marks: R x C notes. A picture with a note is outlined and the note stands beneath it; "" marks nothing.
+            Long notes are wrapped, so that they stay beneath their own picture.
         side: of one picture, in inches.
 
     Raises:
@@ -93,8 +95,10 @@ def portrait_grid(
     if marks is not None and [len(row) for row in marks] != [shape[1]] * shape[0]:
         raise ValueError(f"marks must be {shape[0]} x {shape[1]}, as the portraits are")
 
-    lines = max((note.count("\n") + bool(note) for row in marks or [] for note in row), default=0)
     text = float(np.clip(6.5 * side, 8, 14))
+    letters = int(72 * side / (0.52 * (text - 1.5)))  # a letter is about 0.52 of its font's size wide
+    marks = [[_wrapped(note, letters) for note in row] for row in marks] if marks else None
+    lines = max((note.count("\n") + bool(note) for row in marks or [] for note in row), default=0)
     with rc_context(STYLE):
         sheet = Sheet(figsize=(side * shape[1], (side + text / 72 * lines) * shape[0]), dpi=150, layout="constrained")
         axes = sheet.subplots(*shape, squeeze=False)
@@ -106,6 +110,10 @@ def portrait_grid(
             if row_labels:
                 axes[r, 0].set_ylabel(row_labels[r], fontsize=text)
     return sheet
+
+
+def _wrapped(note: str, letters: int) -> str:
+    return "\n".join(fill(line, letters, break_long_words=False) for line in note.split("\n"))
 
 
 def _portrait(axes: Axes, image: Image.Image, note: str, text: float) -> None:
@@ -288,7 +296,9 @@ def trade_off(
     """
     if not points:
         raise ValueError("no points to show")
-    spare = iter(("#0072B2", "#D55E00", *FURTHER_COLORS) * len(points))
+    taken = {COLORS[name] for name in points if name in COLORS}  # the book's three names keep their colours
+    free = [color for color in ("#0072B2", "#D55E00", *FURTHER_COLORS) if color not in taken]
+    spare = iter(free * len(points))
     markers = iter("os^Dv<>Ph*Xp" * len(points))
     with rc_context(STYLE):
         sheet = Sheet(figsize=size, dpi=150, layout="constrained")
@@ -297,7 +307,8 @@ def trade_off(
             ends = [[[e.mean - e.low], [e.high - e.mean]] for e in (across, upwards)]
             axes.errorbar(
                 across.mean, upwards.mean, xerr=np.clip(ends[0], 0, None), yerr=np.clip(ends[1], 0, None),
-                marker=next(markers), markersize=7, linestyle="none", capsize=3, color=next(spare), label=name,
+                marker=next(markers), markersize=7, linestyle="none", capsize=3, color=COLORS.get(name) or next(spare),
+                label=name,
             )  # fmt: skip
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)

@@ -8,6 +8,8 @@ Captions are comma-separated phrases, one phrase per attribute::
 
     >>> describe(Portrait())
     'a person, brown short hair, tan skin, smiling, blue hoodie, gray background'
+
+In the book: :doc:`/02-diffusion`.
 """
 
 from __future__ import annotations

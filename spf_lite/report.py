@@ -1,4 +1,7 @@
-"""One tuned model, measured: every measure of every portrait, and the means with their intervals."""
+"""One tuned model, measured: every measure of every portrait, and the means with their intervals.
+
+In the book: :doc:`/05-measuring`.
+"""
 
 from __future__ import annotations
 

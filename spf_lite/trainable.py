@@ -2,6 +2,8 @@
 
 Each keeps *one* UNet in memory. The reference path is that UNet with the change taken back for a moment
 (:meth:`Trainable.reference`): an adapter is switched off, or the original cross-attention weights are swapped in.
+
+In the book: :doc:`/04-lora`.
 """
 
 from __future__ import annotations

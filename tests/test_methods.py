@@ -19,6 +19,14 @@ def test_an_unknown_method_is_answered_with_the_known_ones() -> None:
         recipe("magic")
 
 
+def test_a_name_can_change_its_recipe() -> None:
+    changed = recipe("spf,weight_enhancement=3,control.threshold=0.5", seed=2)
+    assert (changed.weight_enhancement, changed.control.threshold, changed.seed) == (3.0, 0.5, 2)
+    assert changed.changed(["weight_enhancement=1", "control.threshold=0.2"]) == recipe("spf", seed=2)
+    with pytest.raises(ValueError, match="cannot set 'weight_magic=3'"):
+        recipe("spf,weight_magic=3")
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_takes_the_same_number_of_steps_of_the_same_size(name: str) -> None:
     config, naive = recipe(name), recipe("naive")

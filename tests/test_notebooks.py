@@ -10,7 +10,8 @@ import yaml
 BOOK = Path(__file__).parents[1] / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 #: Calls whose result a cell shows as a picture.
-PICTURES = ("portrait_grid", "bars_with_intervals")
+PICTURES = ("portrait_grid", "bars_with_intervals", "trade_off", "curves", "matrices", "sheet")
+LINK = re.compile(r"In the\s+book:\s+:doc:`/([\w-]+)`")
 CHECKED = "nbval-check-output"
 
 
@@ -34,10 +35,23 @@ def _shows_picture(cell: nbformat.NotebookNode) -> bool:
 
 def test_the_table_of_contents_names_every_notebook() -> None:
     toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
-    pages = [toc["root"], *(chapter["file"] for chapter in toc["chapters"])]
+    pages = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    assert len(set(pages)) == len(pages)
     assert {path.stem for path in NOTEBOOKS} <= set(pages)
     for page in pages:
         assert list(BOOK.glob(f"{page}.*")), f"{page} is in the table of contents but not in the book"
+
+
+def test_library_and_chapters_point_at_each_other() -> None:
+    linked = set()
+    for module in (BOOK.parent / "spf_lite").glob("*.py"):
+        for name in LINK.findall(module.read_text(encoding="utf-8")):
+            chapter = BOOK / f"{name}.ipynb"
+            assert chapter.exists(), f"{module.name} points at {name}, which is not there"
+            assert f"spf_lite.{module.stem}" in chapter.read_text(encoding="utf-8"), f"{name} is silent about {module}"
+            linked.add(name)
+    chapters = {path.stem for path in NOTEBOOKS if re.match(r"\d\d-", path.stem)}
+    assert chapters - linked <= {"10-ablations"}, "a chapter that no module points at"
 
 
 def test_is_valid(notebook: nbformat.NotebookNode) -> None:

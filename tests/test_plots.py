@@ -33,6 +33,15 @@ def test_only_marked_portraits_are_outlined() -> None:
     assert not any(spine.get_visible() for spine in plain.spines.values())
 
 
+def test_long_notes_stay_beneath_their_own_picture() -> None:
+    note = "skin, expression, clothes, clothes color, background"
+    sheet = portrait_grid(_portraits(1, 2), marks=[[note, note]])
+    sheet.draw_without_rendering()
+    left, right = (axes.xaxis.label.get_window_extent() for axes in sheet.axes)
+    assert left.x1 < right.x0
+    assert sheet.axes[0].get_xlabel().replace("\n", " ") == note
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -3,5 +3,6 @@
 from spf_lite.widgets.attention_explorer import AttentionExplorer
 from spf_lite.widgets.before_after import BeforeAfter
 from spf_lite.widgets.control_map_explorer import ControlMapExplorer
+from spf_lite.widgets.training_scrubber import TrainingScrubber
 
-__all__ = ["AttentionExplorer", "BeforeAfter", "ControlMapExplorer"]
+__all__ = ["AttentionExplorer", "BeforeAfter", "ControlMapExplorer", "TrainingScrubber"]

@@ -1,0 +1,59 @@
+"""The training scrubber in a browser, with a stand-in for a kernel."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from spf_lite.widgets import TrainingScrubber
+from tests.test_widgets_scrubber import PEOPLE, run_of
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def shown(live: Callable[..., Any]) -> Any:
+    return live(
+        TrainingScrubber([run_of("naive", (0, 10, 20, 30, 40)), run_of(measures={"flips": [0, None, 0.5]})], PEOPLE)
+    )
+
+
+def _marker(page: Any) -> float:
+    return float(page.locator(".spf-marker").first.get_attribute("x1"))
+
+
+def test_pictures_words_and_charts_follow_the_slider(shown: Any) -> None:
+    slider = shown.get_by_role("slider", name="Checkpoint")
+    first, start = shown.locator(".spf-strip img").first.get_attribute("src"), _marker(shown)
+    expect(shown.locator(".spf-range output")).to_have_text("step 0 of 40, stage 1")
+    slider.focus()
+    shown.keyboard.press("End")
+    expect(shown.locator(".spf-range output")).to_have_text("step 40 of 40, stage 2")
+    assert slider.get_attribute("aria-valuetext") == "step 40 of 40, stage 2"
+    assert shown.locator(".spf-strip img").first.get_attribute("src") != first
+    expect(shown.get_by_alt_text("Ben, painted after step 40 of naive")).to_be_visible()
+    assert _marker(shown) > start + 200
+    expect(shown.locator(".spf-chart").nth(1).locator("output")).to_have_text("0.800")
+    assert shown.evaluate("[model.get('checkpoint'), model.saved]") == [4, 1]
+
+
+def test_another_run_keeps_the_share_of_the_way(shown: Any) -> None:
+    shown.get_by_role("slider").fill("2")
+    shown.get_by_label("dual path").check()
+    expect(shown.locator(".spf-range output")).to_have_text("step 10 of 20, stage 2")
+    assert shown.evaluate("[model.get('run'), model.get('checkpoint')]") == ["dual path", 1]
+
+
+def test_a_kernel_moves_the_view_and_nothing_is_left_behind(shown: Any) -> None:
+    shown.evaluate("model.set('run', 'dual path'); model.set('checkpoint', 2)")
+    expect(shown.locator(".spf-range output")).to_have_text("step 20 of 20, stage 2")
+    expect(shown.get_by_label("dual path")).to_be_checked()
+    assert shown.evaluate("model.saved") == 0
+    shown.evaluate("stop()")
+    assert shown.evaluate("model.heard()") == 0
+
+
+def test_fits_a_phone(shown: Any) -> None:
+    shown.set_viewport_size({"width": 360, "height": 740})
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 360
