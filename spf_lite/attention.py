@@ -77,7 +77,7 @@ class _Recorder:
             projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # (B, heads, positions or tokens, channels)
             for projected in (queries, attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states))
         )
-        scores = query @ key.transpose(-1, -2) * attn.scale
+        scores = (query * attn.scale) @ key.transpose(-1, -2)
         if attention_mask is not None:
             scores = scores + attention_mask.unflatten(0, (-1, attn.heads if attention_mask.ndim == 3 else 1))
         maps = scores.softmax(dim=-1)

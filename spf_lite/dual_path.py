@@ -28,6 +28,7 @@ from spf_lite.config import TrainConfig
 from spf_lite.control_map import ControlMap, control_map, min_max
 from spf_lite.noise import add_noise, predicted_latents, training_target
 from spf_lite.pipelines import Backbone
+from spf_lite.shared_prefix import shared_prefix
 
 _NOTHING: dict[str, LayerRecord] = {}
 
@@ -130,31 +131,33 @@ def dual_path_step(
     )
     noisy = add_noise(scheduler, batch.latents, noise, timesteps)
     size, resolution = (noisy.shape[-2], noisy.shape[-1]), backbone.facts.attention_resolution
-    with torch.no_grad(), backbone.reference() as frozen, record(frozen, size, resolution) as reference_layers:
-        reference = frozen(noisy, timesteps, encoder_hidden_states=batch.base).sample.float()
-    added = concept(noisy, timesteps) if concept and "purecc" in where else None
-    compares_layers = bool({"text", "fine"} & set(where)) or config.map_source == "token"
-    listening: AbstractContextManager[dict[str, LayerRecord]]
-    listening = record(unet, size, resolution) if compares_layers else nullcontext(_NOTHING)
-    with listening as response_layers:
-        response = unet(noisy, timesteps, encoder_hidden_states=batch.complete).sample.float()
+    # Up to the first cross-attention layer both paths are one.
+    with shared_prefix(unet):
+        with torch.no_grad(), backbone.reference() as frozen, record(frozen, size, resolution) as reference_layers:
+            reference = frozen(noisy, timesteps, encoder_hidden_states=batch.base).sample.float()
+        added = concept(noisy, timesteps) if concept and "purecc" in where else None
+        compares_layers = bool({"text", "fine"} & set(where)) or config.map_source == "token"
+        listening: AbstractContextManager[dict[str, LayerRecord]]
+        listening = record(unet, size, resolution) if compares_layers else nullcontext(_NOTHING)
+        with listening as response_layers:
+            response = unet(noisy, timesteps, encoder_hidden_states=batch.complete).sample.float()
 
-        control = control_map(response, reference, reference_layers, batch.phrases, batch.distances, config.control)
-        allowed = allowed_region(config.map_source, control, response_layers, batch)
-        target = training_target(scheduler, batch.latents, noise, timesteps)
-        values = _layer_terms(response_layers, reference_layers, batch, allowed, config) if compares_layers else {}
-        output = losses.output_alignment(response, reference, allowed)
-        values |= {
-            "denoise": losses.denoising(response, target, allowed, config.denoise_outside),
-            "output": output,
-            "reconstruction": output,
-            "prior": losses.denoising(response, target),
-        }
-        if added is not None:
-            values["purecc"] = losses.purecc(response, reference, added)
-        if "enhancement" in where:
-            values["enhancement"] = _enhancement(backbone, batch, response, noisy, timesteps, where["enhancement"])
-        yield Step({name: Term(values[name], items) for name, items in where.items()}, control, allowed)
+            control = control_map(response, reference, reference_layers, batch.phrases, batch.distances, config.control)
+            allowed = allowed_region(config.map_source, control, response_layers, batch)
+            target = training_target(scheduler, batch.latents, noise, timesteps)
+            values = _layer_terms(response_layers, reference_layers, batch, allowed, config) if compares_layers else {}
+            output = losses.output_alignment(response, reference, allowed)
+            values |= {
+                "denoise": losses.denoising(response, target, allowed, config.denoise_outside),
+                "output": output,
+                "reconstruction": output,
+                "prior": losses.denoising(response, target),
+            }
+            if added is not None:
+                values["purecc"] = losses.purecc(response, reference, added)
+            if "enhancement" in where:
+                values["enhancement"] = _enhancement(backbone, batch, response, noisy, timesteps, where["enhancement"])
+            yield Step({name: Term(values[name], items) for name, items in where.items()}, control, allowed)
 
 
 def allowed_region(source: str, control: ControlMap, layers: dict[str, LayerRecord], batch: Batch) -> Tensor:

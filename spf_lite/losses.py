@@ -53,9 +53,10 @@ def text_consistent(response: Tensor, reference: Tensor, keep: Tensor, aligned: 
         keep: 1 - M, (B, positions), from :func:`outside`.
         aligned: (B, K), 1 where the k-th pair exists, 0 where it only fills up the batch.
     """
-    weight = keep[:, None, :, None] * aligned[:, None, None, :]
+    # Weighted after the sum over the tokens, when there are fewer numbers.
+    apart = (response - reference.detach()).square() @ aligned[:, None, :, None]  # (B, heads, positions, 1)
     count = aligned.sum(dim=1).clamp(min=1) * response.shape[1] * response.shape[2]
-    return ((weight * (response - reference.detach())) ** 2).flatten(1).sum(dim=1) / count
+    return (keep.square()[:, None, :, None] * apart).flatten(1).sum(dim=1) / count
 
 
 def fine_grained(response: Tensor, reference: Tensor, keep: Tensor) -> Tensor:
@@ -68,7 +69,8 @@ def fine_grained(response: Tensor, reference: Tensor, keep: Tensor) -> Tensor:
         reference: same of the frozen path; no gradient.
         keep: 1 - M, (B, positions).
     """
-    return ((keep[:, :, None] * (response - reference.detach())) ** 2).flatten(1).mean(dim=1)
+    apart = (response - reference.detach()).square().mean(dim=2)  # (B, positions)
+    return (keep.square() * apart).mean(dim=1)
 
 
 def enhancement(predicted: Tensor, portrait: Tensor, target: Tensor) -> Tensor:
