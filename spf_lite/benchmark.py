@@ -17,7 +17,8 @@ from PIL import Image
 from spf_lite.config import TrainConfig
 from spf_lite.data import CustomSet
 from spf_lite.export import add_measures
-from spf_lite.metrics import Estimate, bootstrap
+from spf_lite.judge import Judge
+from spf_lite.metrics import Estimate, bootstrap, flips
 from spf_lite.pipelines import ADAPTER_FILE, load, load_adapter, sample
 from spf_lite.report import MEASURES, PollutionReport, Portraits, estimates, evaluation_set, load_judge, measure
 from spf_lite.samples import SAMPLES
@@ -167,6 +168,26 @@ def painted(target: str, adapters: Mapping[str, Path], people: int = 5) -> dict[
             guidance_scale=backbone.facts.guidance_scale,
         )
     return pictures
+
+
+def unrelated_changes(
+    pictures: Mapping[str, Sequence[Image.Image]], target: str, judge: Judge
+) -> dict[str, list[dict[str, tuple[str, str]]]]:
+    """What changed in :func:`painted` pictures besides the target, in the judge's eyes.
+
+    Args:
+        pictures: by name, ``base`` among them; the same people in the same order.
+        target: what was meant to change.
+        judge: reads the attributes.
+
+    Returns:
+        for each name and picture the attributes that differ from the base model's picture, with both values.
+    """
+    read = {name: judge.attributes(list(row)) for name, row in pictures.items()}
+    return {
+        name: [flips(old, new, target) for old, new in zip(read["base"], row, strict=True)]
+        for name, row in read.items()
+    }
 
 
 def table(rows: dict[str, list[Row]], measures: Sequence[str] = COLUMNS) -> list[str]:

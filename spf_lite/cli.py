@@ -1,6 +1,6 @@
 """The command line: thin, everything it does is a function of the library.
 
-``spf-lite render | custom | pretrain | check | train | sample | compare | measure | bench``
+``spf-lite render | custom | pretrain | check | train | sample | compare | paint | measure | bench``
 """
 
 from __future__ import annotations
@@ -75,6 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--captions", choices=["named", "silent"], default="silent")
     compare.add_argument("--save", type=Path, help="write the table into this Markdown file, too")
     compare.add_argument("--pictures", type=Path, help="paint a few people by every method into this PNG file")
+
+    paint = commands.add_parser("paint", help="the same people by the base model and by adapters, as one picture")
+    paint.add_argument("target")
+    paint.add_argument("output", type=Path, help="PNG file")
+    paint.add_argument("adapters", type=Path, nargs="+", help="folders with pytorch_lora_weights.safetensors")
+    paint.add_argument("--people", type=int, default=5)
 
     measure = commands.add_parser("measure", help="measure an adapter on a target of the tiny world")
     measure.add_argument("adapter", type=Path, help="folder with pytorch_lora_weights.safetensors")

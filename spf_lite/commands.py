@@ -154,8 +154,7 @@ def measure(options: Namespace) -> int:
 
 
 def compare(options: Namespace) -> int:
-    from spf_lite.benchmark import compare_methods, painted
-    from spf_lite.plots import portrait_grid
+    from spf_lite.benchmark import compare_methods
 
     table = compare_methods(
         options.target,
@@ -171,12 +170,32 @@ def compare(options: Namespace) -> int:
         _write(options.save, "\n".join(table) + "\n")
     if options.pictures:
         runs = {method: options.output / options.target / f"{method}-{options.seeds[0]}" for method in options.methods}
-        rows = painted(options.target, {method: run / "adapter" for method, run in runs.items()})
-        options.pictures.parent.mkdir(parents=True, exist_ok=True)
-        sheet = portrait_grid(list(rows.values()), row_labels=list(rows))
-        sheet.savefig(options.pictures, bbox_inches="tight", metadata={"Software": None})
-        logger.info("wrote %s", options.pictures)
+        _paint(options.target, {method: run / "adapter" for method, run in runs.items()}, 5, options.pictures)
     return 0
+
+
+def paint(options: Namespace) -> int:
+    """The same people by the base model and each adapter; unrelated changes are outlined and named."""
+    _paint(options.target, {folder.name: folder for folder in options.adapters}, options.people, options.output)
+    return 0
+
+
+def _paint(target: str, adapters: dict[str, Path], people: int, output: Path) -> None:
+    import spf_lite
+    from spf_lite.benchmark import painted, unrelated_changes
+    from spf_lite.plots import portrait_grid
+    from spf_lite.report import load_judge
+
+    rows = painted(target, adapters, people)
+    changes = unrelated_changes(rows, target, load_judge(spf_lite.load("tiny")))
+    sheet = portrait_grid(
+        list(rows.values()),
+        row_labels=list(rows),
+        marks=[[", ".join(name.replace("_", " ") for name in found) for found in row] for row in changes.values()],
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    sheet.savefig(output, bbox_inches="tight", metadata={"Software": None})
+    logger.info("wrote %s", output)
 
 
 def bench(options: Namespace) -> int:

@@ -164,7 +164,7 @@ class AdaLora(_Adapter):
         for name, parameter in self.unet.named_parameters():
             if f"lora_A.{ADAPTER}" in name or f"lora_B.{ADAPTER}" in name:
                 product = parameter @ parameter.T if "lora_A" in name else parameter.T @ parameter
-                deviations.append(torch.linalg.norm(product - torch.eye(len(product))))
+                deviations.append(torch.linalg.norm(product - torch.eye(len(product), device=product.device)))
         return self.config.orth_reg_weight * torch.stack(deviations).mean()
 
     def after_backward(self, step: int) -> None:
@@ -193,9 +193,11 @@ class AdaLora(_Adapter):
 
     def restore(self, state: dict[str, Tensor]) -> None:
         self.unet.load_state_dict({name: value for name, value in state.items() if "/" not in name}, strict=False)
+        device = self.parameters[0].device
         for prefix in ("ipt", "exp_avg_ipt", "exp_avg_unc"):
             start = f"{prefix}/"
-            kept = {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+            # A checkpoint is read into main memory, and the allocator goes on from these as they are.
+            kept = {name.removeprefix(start): v.to(device) for name, v in state.items() if name.startswith(start)}
             setattr(self.allocator, prefix, kept)
         pattern = {
             name.removeprefix("pattern/"): v.tolist() for name, v in state.items() if name.startswith("pattern/")

@@ -17,8 +17,10 @@ from spf_lite.benchmark import (
     summary,
     table,
     train_row,
+    unrelated_changes,
 )
 from spf_lite.config import TrainConfig
+from spf_lite.metrics import unrelated_attributes
 from spf_lite.pipelines import ADAPTER_FILE, sample
 from spf_lite.report import PollutionReport, Portraits, evaluation_set
 
@@ -258,6 +260,17 @@ def test_a_folder_with_other_runs_is_refused(
     with pytest.raises(ValueError, match="naive-1 holds a run of another recipe"):
         compare(tmp_path, methods=("spf", "naive"))
     assert not (tmp_path / TARGET / "spf-1").exists(), "before any training"
+
+
+def test_changes_are_named_against_the_base() -> None:
+    class Reader:
+        def attributes(self, images: list[str]) -> list[dict[str, str]]:
+            walls = {"a": "gray", "b": "gray", "A": "yellow", "B": "gray"}
+            same = {name: "x" for name in unrelated_attributes(TARGET)}
+            return [{**same, "background": walls[i], "glasses": "no" if i.islower() else TARGET} for i in images]
+
+    found = unrelated_changes({"base": ["a", "b"], "naive": ["A", "B"]}, "sunglasses", Reader())  # type: ignore[arg-type,dict-item]
+    assert found == {"base": [{}, {}], "naive": [{"background": ("gray", "yellow")}, {}]}
 
 
 def test_people_are_painted_by_the_base_and_every_adapter(small_world: Path, tmp_path: Path) -> None:

@@ -151,6 +151,34 @@ def test_compare_prints_one_line_a_method(
     assert {path.parent.name for path in tmp_path.rglob("row.json")} == {"spf-7", "naive-7"}
 
 
+def test_paint_shows_the_base_and_every_adapter(
+    toy_samples: Path,
+    model: str,
+    short_recipes: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("SPF_LITE_TINY", model)
+    assert run("train", toy_samples / "custom" / "sunglasses", tmp_path / "run", "--model", model) == 0
+    heights = []
+    for number, adapters in enumerate(([tmp_path / "run" / "adapter"], [tmp_path / "run" / "adapter"] * 2)):
+        picture = tmp_path / "new" / f"{number}.png"
+        adapters = [adapters[0], *(copy_of(folder, tmp_path / "other") for folder in adapters[1:])]
+        assert run("paint", "sunglasses", picture, *adapters, "--people", 2) == 0
+        assert logged.records[-1].message == f"wrote {picture}"
+        with Image.open(picture) as image:
+            heights.append(image.height)
+    assert heights[1] > 1.3 * heights[0], "one more row"
+    assert run("paint", "sunglasses", tmp_path / "no.png", tmp_path / "nowhere") == 1
+    assert not (tmp_path / "no.png").exists()
+
+
+def copy_of(folder: Path, other: Path) -> Path:
+    """The same folder under another name."""
+    return Path(shutil.copytree(folder, other))
+
+
 def test_measure_says_writes_and_saves(
     toy_samples: Path,
     model: str,

@@ -110,6 +110,15 @@ def test_state_is_plain_and_small() -> None:
     assert len(state) < 1_000_000
 
 
+def test_methods_keep_their_order_in_the_file_of_a_notebook() -> None:
+    """There, dictionaries stand sorted by their keys."""
+    image = render(Portrait())
+    widget = BeforeAfter([_item(images={name: image for name in ("base", "spf", "naive", "adalora")}, changes={})])
+    state = json.loads(json.dumps(widget.get_state(["methods", "labels"]), sort_keys=True))
+    assert state["methods"] == ["spf", "naive", "adalora"] == widget.methods
+    assert list(state["labels"]) != ["base", *widget.methods]
+
+
 def test_pictures_survive_the_packing() -> None:
     drawn = render(Portrait())
     packed = decode(data_uri(drawn))
@@ -138,7 +147,10 @@ def test_side_by_side_keeps_order() -> None:
 
 def test_every_input_keeps_its_keys_from_jupyterlab() -> None:
     """Inputs are made by ``input()``, which adds the attribute, and by nothing else."""
-    for module in (Path(__file__).parents[1] / "spf_lite" / "widgets").glob("*.js"):
+    folder = Path(__file__).parents[1] / "spf_lite" / "widgets"
+    maker = (folder / "elements.js").read_text(encoding="utf-8")
+    assert re.search(r'function input\([^)]*\) \{\s*return make\(tag, \{ "data-lm-suppress-shortcuts": "true"', maker)
+    for module in folder.glob("*.js"):
         code = module.read_text(encoding="utf-8")
-        assert '"data-lm-suppress-shortcuts": "true"' in code
+        assert module.name == "elements.js" or "function input" not in code
         assert not re.search(r'make\(\s*"(input|select|textarea|button)"', code), f"{module.name} makes a bare input"

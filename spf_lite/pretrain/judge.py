@@ -51,15 +51,17 @@ def reconstruct(
 ) -> Tensor:
     """Through the autoencoder and back, at half size: uint8 (N, 128, 128, 3) to float (N, 3, 64, 64) in [-1, 1].
 
-    Each latent gets noise of a random strength up to ``noise`` standard deviations.
+    Each latent gets noise of a random strength up to ``noise`` standard deviations. The result lies in main memory,
+    wherever the autoencoder is.
     """
     scale = 1 / autoencoder.config["scaling_factor"]
     result = []
     for part in tqdm(images.split(batch), desc="reconstruct", mininterval=5):
-        latents = autoencoder.encode(to_tensor(part)).latent_dist.mean
+        latents = autoencoder.encode(to_tensor(part).to(autoencoder.device)).latent_dist.mean.cpu()
         strength = noise * scale * torch.rand(len(part), 1, 1, 1, generator=generator)
         latents = latents + strength * torch.randn(latents.shape, generator=generator)
-        result.append(F.avg_pool2d(autoencoder.decode(latents).sample.clamp(-1, 1), 2))
+        decoded = autoencoder.decode(latents.to(autoencoder.device)).sample
+        result.append(F.avg_pool2d(decoded.clamp(-1, 1), 2).cpu())
     return torch.cat(result)
 
 

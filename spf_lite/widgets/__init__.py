@@ -4,5 +4,6 @@ from spf_lite.widgets.attention_explorer import AttentionExplorer
 from spf_lite.widgets.before_after import BeforeAfter
 from spf_lite.widgets.control_map_explorer import ControlMapExplorer
 from spf_lite.widgets.training_scrubber import TrainingScrubber
+from spf_lite.widgets.weight_explorer import WeightExplorer
 
-__all__ = ["AttentionExplorer", "BeforeAfter", "ControlMapExplorer", "TrainingScrubber"]
+__all__ = ["AttentionExplorer", "BeforeAfter", "ControlMapExplorer", "TrainingScrubber", "WeightExplorer"]

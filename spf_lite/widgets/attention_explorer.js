@@ -1,5 +1,6 @@
 // The view of AttentionExplorer: a portrait under the map of one word, and all words with small maps to choose from.
 // All inputs are native, so that keyboard, touch and screen readers work as they do everywhere.
+// elements.js stands before this text.
 
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"; // as in maps.py
 const STEP = Object.fromEntries([...LETTERS].map((letter, step) => [letter.charCodeAt(0), step]));
@@ -22,18 +23,6 @@ export function attentionMap(item, { timestep, layer, head, token }) {
     }
   }
   return average;
-}
-
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
-
-/** An input that JupyterLab leaves alone: without the attribute it takes the arrow keys for itself. */
-function input(tag, attributes) {
-  return make(tag, { "data-lm-suppress-shortcuts": "true", ...attributes });
 }
 
 function fill(select, values, chosen) {

@@ -7,13 +7,12 @@ too. Used in chapter 3, "How words reach pixels: cross-attention".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import traitlets
 from PIL import Image
 
-from spf_lite.widgets.base import PicturedWidget, among, check_items
+from spf_lite.widgets.base import PicturedWidget, among, check_items, es_module
 from spf_lite.widgets.encoding import data_uri, decode, side_by_side
 from spf_lite.widgets.maps import ORANGES, Floats, checked, heat, pack_scaled, unpack_scaled
 
@@ -46,7 +45,7 @@ class AttentionExplorer(PicturedWidget):
         ValueError: if there are no items, or one lacks a key, repeats a label, or has maps of another shape or range.
     """
 
-    _esm = Path(__file__).parent / "attention_explorer.js"
+    _esm = es_module("elements.js", "attention_explorer.js")
 
     items = traitlets.List(traitlets.Dict()).tag(sync=True)
     portrait = traitlets.Unicode().tag(sync=True)

@@ -12,11 +12,18 @@ from PIL import Image
 
 from spf_lite.widgets.encoding import png
 
+FOLDER = Path(__file__).parent
+
+
+def es_module(*names: str) -> str:
+    """The text of a view's ES module, put together from files beside this one."""
+    return "".join((FOLDER / name).read_text("utf-8") for name in names)
+
 
 class PicturedWidget(anywidget.AnyWidget):
     """A widget in the common style that can draw itself as one picture."""
 
-    _css = Path(__file__).parent / "widgets.css"
+    _css = FOLDER / "widgets.css"
 
     def snapshot(self) -> Image.Image:
         """The current view as a picture, for viewers without JavaScript."""

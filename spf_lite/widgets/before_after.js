@@ -1,20 +1,9 @@
 // The view of BeforeAfter: two portraits in one frame, a divider to drag, and in words what changed.
 // All inputs are native, so that keyboard, touch and screen readers work as they do everywhere.
+// elements.js stands before this text.
 
 const VEIL = [12, 18, 28, 216]; // laid over everything that did not change
 const NOTICEABLE = 24; // smallest difference of a colour channel, of 255, that counts as a change
-
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
-
-/** An input that JupyterLab leaves alone: without the attribute it takes the arrow keys for itself. */
-function input(tag, attributes) {
-  return make(tag, { "data-lm-suppress-shortcuts": "true", ...attributes });
-}
 
 function fill(select, values, chosen) {
   select.replaceChildren(...values.map((value) => new Option(String(value), String(value))));
@@ -134,7 +123,7 @@ function render({ model, el }) {
     const seeds = items().filter((item) => item.target === model.get("target")).map((item) => item.seed);
     fill(seed, seeds, model.get("seed"));
     methods.replaceChildren(methods.firstChild);
-    for (const name of Object.keys(labels()).filter((name) => name !== "base")) {
+    for (const name of model.get("methods")) {
       const radio = input("input", { type: "radio", name: `${id}-method`, value: name });
       radio.checked = name === model.get("method");
       methods.append(make("label", {}, radio, ` ${labels()[name]}`));

@@ -8,21 +8,20 @@ it works on a static page too, without Python and without a network. Used in cha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets
 from PIL import Image
 
-from spf_lite.widgets.encoding import data_uri, decode, png, side_by_side
+from spf_lite.widgets.base import PicturedWidget, among, es_module
+from spf_lite.widgets.encoding import data_uri, decode, side_by_side
 
 #: How the usual methods are called in the view; other names stand as they are.
 LABELS = {"naive": "naive fine-tuning", "spf": "dual path"}
 _KEYS = {"target", "seed", "prompt", "images"}
 
 
-class BeforeAfter(anywidget.AnyWidget):
+class BeforeAfter(PicturedWidget):
     """Compare portraits before and after customisation.
 
     Args:
@@ -34,6 +33,7 @@ class BeforeAfter(anywidget.AnyWidget):
         position: where the divider stands, in percent of the width from the left.
 
     Attributes:
+        methods: to choose from, in the order of the first item's pictures.
         target: the target shown; setting it moves ``seed`` to one that the target has.
         seed: the seed shown.
         method: the method on the right of the divider.
@@ -45,11 +45,12 @@ class BeforeAfter(anywidget.AnyWidget):
             methods than the first.
     """
 
-    _esm = Path(__file__).parent / "before_after.js"
-    _css = Path(__file__).parent / "widgets.css"
+    _esm = es_module("elements.js", "before_after.js")
 
     items = traitlets.List(traitlets.Dict()).tag(sync=True)
     labels = traitlets.Dict().tag(sync=True)
+    # In their order: in the file of a notebook the names of a dictionary stand sorted.
+    methods = traitlets.List(traitlets.Unicode()).tag(sync=True)
     target = traitlets.Unicode().tag(sync=True)
     seed = traitlets.Int().tag(sync=True)
     method = traitlets.Unicode().tag(sync=True)
@@ -71,15 +72,11 @@ class BeforeAfter(anywidget.AnyWidget):
         known = {**LABELS, **(labels or {})}
         super().__init__(
             items=[_packed(item, methods) for item in items],
+            methods=methods,
             labels={"base": before, **{name: known.get(name, name) for name in methods}},
             position=position,
             **{**first, **traits},
         )
-
-    @property
-    def methods(self) -> list[str]:
-        """The methods to choose from."""
-        return [name for name in self.labels if name != "base"]
 
     def seeds(self, target: str) -> list[int]:
         """The seeds that a target has pictures of, in the order given."""
@@ -91,16 +88,16 @@ class BeforeAfter(anywidget.AnyWidget):
 
     @traitlets.validate("target")
     def _known_target(self, proposal: dict[str, Any]) -> str:
-        return _among(proposal["value"], dict.fromkeys(item["target"] for item in self.items), "target")
+        return among(proposal["value"], dict.fromkeys(item["target"] for item in self.items), "target")
 
     @traitlets.validate("seed")
     def _known_seed(self, proposal: dict[str, Any]) -> int:
         # The target may change in the same message, later: any target's seed will do here.
-        return _among(proposal["value"], dict.fromkeys(item["seed"] for item in self.items), "seed")
+        return among(proposal["value"], dict.fromkeys(item["seed"] for item in self.items), "seed")
 
     @traitlets.validate("method")
     def _known_method(self, proposal: dict[str, Any]) -> str:
-        return _among(proposal["value"], self.methods, "method")
+        return among(proposal["value"], self.methods, "method")
 
     @traitlets.observe("target")
     def _keep_seed_possible(self, change: dict[str, Any]) -> None:
@@ -110,22 +107,10 @@ class BeforeAfter(anywidget.AnyWidget):
     def snapshot(self) -> Image.Image:
         """The pictures of the current item in a row: before, then each method. For viewers without JavaScript."""
         images = self.current()["images"]
-        return side_by_side([decode(images[name]) for name in self.labels])
+        return side_by_side([decode(images[name]) for name in ("base", *self.methods)])
 
     def __repr__(self) -> str:
         return f"BeforeAfter({len(self.items)} items, target={self.target!r}, seed={self.seed}, method={self.method!r})"
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        bundle: tuple[dict[str, Any], dict[str, Any]] | None = super()._repr_mimebundle_(**kwargs)
-        if bundle is not None:
-            bundle[0]["image/png"] = png(self.snapshot())
-        return bundle
-
-
-def _among(value: Any, known: Any, what: str) -> Any:
-    if value not in known:
-        raise traitlets.TraitError(f"unknown {what} {value!r}: there is {', '.join(map(str, known))}")
-    return value
 
 
 def _check(items: Sequence[Mapping[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-// Small line charts that follow a slider. Prepended to the modules of the widgets that draw them.
+// Small line charts that follow a slider. Prepended to the modules of the widgets that draw them, after elements.js.
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDE = 320;
@@ -29,49 +29,65 @@ function valueAt(points, x) {
 }
 
 /**
- * Several lines over one axis, a dashed line that can be moved along it, and a legend with the values there.
- * Every line is stretched to its own largest value when `own` is set: then only its course is shown, not its size.
+ * Several lines over one axis, a line that can be moved along it, and a legend with the values there.
+ * Every line is stretched to its own largest value when `own` is set: then only its course is shown, not its size;
+ * `most` gives them one scale from 0 to a number that is written beside it. With `ticks`, which holds a text for each
+ * whole number of the axis, these stand beneath it, and what was measured is dotted.
  */
-function chart(title, lines, { from, to, own, dotted }) {
-  const root = document.createElement("figure");
-  root.className = "spf-chart";
-  const caption = document.createElement("figcaption");
-  caption.textContent = title;
-  const svg = shape("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": title });
-  const legend = document.createElement("ul");
-  const across = (x) => PAD.left + ((WIDE - PAD.left - PAD.right) * (x - from)) / (to - from || 1);
+function chart(title, lines, { from, to, own, dotted, most, ticks }) {
+  const root = make("figure", { class: "spf-chart" }, make("figcaption", {}, title));
+  const pad = { ...PAD, ...(most && { left: 18 }), ...(ticks && { right: 14 }) };
+  const floor = HIGH - pad.bottom;
+  const high = HIGH + (ticks ? 10 : 0);
+  const svg = shape("svg", { viewBox: `0 0 ${WIDE} ${high}`, role: "img", "aria-label": title });
+  const legend = make("ul");
+  const across = (x) => pad.left + ((WIDE - pad.left - pad.right) * (x - from)) / (to - from || 1);
+  const told = (value) => (most && Number.isFinite(value) ? value.toFixed(2) : brief(value)); // of one scale: alike
   const finite = (points) => points.filter(([, value]) => Number.isFinite(value) && value !== null);
   const top = (points) => Math.max(1e-12, ...finite(points).map(([, value]) => value));
-  const common = Math.max(...lines.map(({ points }) => top(points)));
-  svg.append(shape("line", {
-    x1: PAD.left, x2: WIDE - PAD.right, y1: HIGH - PAD.bottom, y2: HIGH - PAD.bottom, class: "spf-axis",
-  }));
+  const common = most ?? Math.max(...lines.map(({ points }) => top(points)));
+  const write = (text, x, y, anchor) => {
+    const written = shape("text", { x, y, "text-anchor": anchor, class: "spf-tick" });
+    written.textContent = text;
+    svg.append(written);
+  };
+  const level = (y, kind) =>
+    svg.append(shape("line", { x1: pad.left, x2: WIDE - pad.right, y1: y, y2: y, class: kind }));
+  level(floor, "spf-axis");
+  if (most) {
+    level(pad.top, "spf-grid");
+    write("0", pad.left - 6, floor + 3, "end");
+    write(String(most), pad.left - 6, pad.top + 3, "end");
+  }
+  if (ticks) {
+    const every = Math.ceil(ticks.length / 10); // more texts than that would run into each other
+    ticks.forEach((text, x) => { if ((to - x) % every === 0) write(text, across(x), high - 2, "middle"); });
+    svg.setAttribute("aria-label", `${title}. ${lines.map(({ name, points }) =>
+      `${name}: ${finite(points).map(([x, value]) => `${told(value)} at ${ticks[x]}`).join(", ")}`).join("; ")}.`);
+  }
   if (dotted !== null && dotted !== undefined) {
     const x = across(dotted);
-    svg.append(shape("line", { x1: x, x2: x, y1: PAD.top, y2: HIGH - PAD.bottom, class: "spf-stage-line" }));
+    svg.append(shape("line", { x1: x, x2: x, y1: pad.top, y2: floor, class: "spf-stage-line" }));
   }
+  const marker = shape("line", { y1: 0, y2: ticks ? floor : high, class: "spf-marker" });
+  if (ticks) svg.append(marker); // beneath the dots, so that those of its own place can be seen
   const outputs = lines.map(({ name, points }, number) => {
-    const most = own ? top(points) : common;
-    const up = (value) => HIGH - PAD.bottom - ((HIGH - PAD.top - PAD.bottom) * Math.max(value, 0)) / most;
-    svg.append(shape("polyline", {
-      points: finite(points).map(([x, value]) => `${across(x).toFixed(1)},${up(value).toFixed(1)}`).join(" "),
-      class: `spf-line spf-color-${number % 6}`,
-    }));
-    const item = document.createElement("li");
-    const swatch = document.createElement("span");
-    swatch.className = `spf-swatch spf-color-${number % 6}`;
-    const output = document.createElement("output");
-    item.append(swatch, ` ${name} `, output);
-    legend.append(item);
+    const color = `spf-color-${number % 6}`;
+    const scale = own ? top(points) : common;
+    const up = (value) => floor - ((floor - pad.top) * Math.max(value, 0)) / scale;
+    const at = finite(points).map(([x, value]) => [across(x).toFixed(1), up(value).toFixed(1)]);
+    svg.append(shape("polyline", { points: at.map(String).join(" "), class: `spf-line ${color}` }));
+    if (ticks) for (const [cx, cy] of at) svg.append(shape("circle", { cx, cy, r: 3, class: `spf-dot ${color}` }));
+    const output = make("output");
+    legend.append(make("li", {}, make("span", { class: `spf-swatch ${color}` }), ` ${name} `, output));
     return output;
   });
-  const marker = shape("line", { y1: 0, y2: HIGH, class: "spf-marker" });
-  svg.append(marker);
-  root.append(caption, svg, legend);
+  if (!ticks) svg.append(marker);
+  root.append(svg, legend);
   function moveTo(x) {
     marker.setAttribute("x1", across(x));
     marker.setAttribute("x2", across(x));
-    lines.forEach(({ points }, number) => { outputs[number].textContent = brief(valueAt(points, x)); });
+    lines.forEach(({ points }, number) => { outputs[number].textContent = told(valueAt(points, x)); });
   }
   return { root, moveTo };
 }

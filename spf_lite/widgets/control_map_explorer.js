@@ -1,5 +1,6 @@
 // The view of ControlMapExplorer: sliders beside the portrait, tinted where the target may act, and what M is made of.
 // All inputs are native, so that keyboard, touch and screen readers work as they do everywhere.
+// elements.js stands before this text.
 
 const BLUE = [0, 114, 178];
 const BLUES = [[12, 18, 28], BLUE, [224, 243, 255]]; // for 0, 1/2 and 1; the same stops as in maps.py
@@ -31,18 +32,6 @@ export function combine(difference, phraseMaps, distances, options) {
     const hard = value > options.threshold ? 1 : 0;
     return options.softness * value * hard + (1 - options.softness) * hard;
   });
-}
-
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
-
-/** An input that JupyterLab leaves alone: without the attribute it takes the arrow keys for itself. */
-function input(tag, attributes) {
-  return make(tag, { "data-lm-suppress-shortcuts": "true", ...attributes });
 }
 
 function fill(select, values, chosen) {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from PIL import Image
 from spf_lite.config import TrainConfig
 from spf_lite.control_map import ControlMapOptions, combine
 from spf_lite.plots import tinted
-from spf_lite.widgets.base import PicturedWidget, among, check_items
+from spf_lite.widgets.base import PicturedWidget, among, check_items, es_module
 from spf_lite.widgets.encoding import data_uri, decode, side_by_side
 from spf_lite.widgets.maps import BLUES, Floats, checked, heat, pack, unpack
 
@@ -54,7 +53,7 @@ class ControlMapExplorer(PicturedWidget):
         ValueError: if there are no items, or one lacks a key, repeats a label, or has arrays of another shape or range.
     """
 
-    _esm = Path(__file__).parent / "control_map_explorer.js"
+    _esm = es_module("elements.js", "control_map_explorer.js")
 
     items = traitlets.List(traitlets.Dict()).tag(sync=True)
     portrait = traitlets.Unicode().tag(sync=True)

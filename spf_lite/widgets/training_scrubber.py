@@ -8,19 +8,14 @@ In the book: :doc:`/09-baselines`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import traitlets
 from PIL import Image
 
-from spf_lite.widgets.base import PicturedWidget, among
-from spf_lite.widgets.encoding import data_uri, decode, side_by_side
-
-_FOLDER = Path(__file__).parent
-_KEYS = {"label", "steps", "images"}
+from spf_lite.widgets.base import PicturedWidget, among, es_module
+from spf_lite.widgets.encoding import decode, side_by_side
+from spf_lite.widgets.series import listed, packed_numbers, packed_people, packed_series
 
 
 class TrainingScrubber(PicturedWidget):
@@ -41,7 +36,7 @@ class TrainingScrubber(PicturedWidget):
         ValueError: if there are no runs or people, or a run lacks a key or does not fit its own steps.
     """
 
-    _esm = (_FOLDER / "charts.js").read_text("utf-8") + (_FOLDER / "training_scrubber.js").read_text("utf-8")
+    _esm = es_module("elements.js", "charts.js", "training_scrubber.js")
 
     runs = traitlets.List(traitlets.Dict()).tag(sync=True)
     people = traitlets.List(traitlets.Unicode()).tag(sync=True)
@@ -49,11 +44,9 @@ class TrainingScrubber(PicturedWidget):
     checkpoint = traitlets.Int(0, min=0).tag(sync=True)
 
     def __init__(self, runs: Sequence[Mapping[str, Any]], people: Sequence[str], **traits: Any) -> None:
-        _check(runs, people)
-        super().__init__(
-            runs=[_packed(run) for run in runs], people=[str(person) for person in people],
-            **{"run": str(runs[0]["label"]), **traits},
-        )  # fmt: skip
+        texts = packed_people(people)
+        packed = _packed(runs, len(texts))
+        super().__init__(runs=packed, people=texts, **{"run": packed[0]["label"], **traits})
 
     def current(self) -> dict[str, Any]:
         """The run that is shown."""
@@ -81,47 +74,16 @@ class TrainingScrubber(PicturedWidget):
         return f"TrainingScrubber({len(self.runs)} runs, run={self.run!r}, checkpoint={self.checkpoint})"
 
 
-def _check(runs: Sequence[Mapping[str, Any]], people: Sequence[str]) -> None:
-    if not runs:
-        raise ValueError("nothing to go through: runs is empty")
-    if not people:
-        raise ValueError("nobody to look at: people is empty")
-    labels: set[str] = set()
-    for number, run in enumerate(runs):
-        where = f"runs[{number}]"
-        if missing := sorted(_KEYS - set(run)):
-            raise ValueError(f"{where} lacks {', '.join(missing)}")
-        if str(run["label"]) in labels:
-            raise ValueError(f"{where} repeats the label {run['label']!r}")
-        labels.add(str(run["label"]))
-        steps = list(run["steps"])
-        if not steps or any(a >= b for a, b in pairwise(steps)):
-            raise ValueError(f"{where}: steps must rise, and are {steps}")
-        if len(run["images"]) != len(steps):
-            raise ValueError(f"{where} has {len(steps)} steps and pictures of {len(run['images'])}")
-        for step, row in zip(steps, run["images"], strict=True):
-            if len(row) != len(people):
-                raise ValueError(f"{where}, step {step}: {len(row)} pictures of {len(people)} people")
-        for name, values in run.get("measures", {}).items():
-            if len(values) != len(steps):
-                raise ValueError(f"{where}: {name!r} has {len(values)} values for {len(steps)} steps")
-
-
-def _plain(value: float | None) -> float | None:
-    """A number that JSON knows, to five digits; None for what is not one."""
-    return None if value is None or not isfinite(value) else float(f"{value:.5g}")
-
-
-def _packed(run: Mapping[str, Any]) -> dict[str, Any]:
-    stage2_from = run.get("stage2_from")
-    return {
-        "label": str(run["label"]),
-        "steps": [int(step) for step in run["steps"]],
-        "images": [[data_uri(image) for image in row] for row in run["images"]],
-        "measures": {name: [_plain(v) for v in values] for name, values in run.get("measures", {}).items()},
-        "losses": {
-            name: [[int(step), _plain(value)] for step, value in points]
-            for name, points in run.get("losses", {}).items()
-        },
-        "stage2_from": None if stage2_from is None else int(stage2_from),
-    }
+def _packed(runs: Sequence[Mapping[str, Any]], people: int) -> list[dict[str, Any]]:
+    listed_runs = listed(runs, "runs")
+    packed = packed_series(listed_runs, "runs", "steps", people)
+    for number, (given, run) in enumerate(zip(listed_runs, packed, strict=True)):
+        stage2_from = given.get("stage2_from")
+        run["steps"] = [int(step) for step in run["steps"]]
+        run["stage2_from"] = None if stage2_from is None else int(stage2_from)
+        run["losses"] = {}
+        for name, points in given.get("losses", {}).items():
+            values = packed_numbers([value for _, value in points], f"runs[{number}]: {name!r}")
+            run["losses"][name] = [[int(step), value] for (step, _), value in zip(points, values, strict=True)]
+        run["order"] = list(dict.fromkeys([*run["losses"], *run["order"]]))
+    return packed

@@ -154,7 +154,7 @@ def test_a_kernel_and_the_view_follow_each_other(browser: Browser) -> None:
         for target, seed in (("hat", 1), ("hat", 2), ("beard", 3))
     ]
     widget = BeforeAfter(items)
-    names = ("items", "labels", "target", "seed", "method", "position", "difference")
+    names = ("items", "labels", "methods", "target", "seed", "method", "position", "difference")
     page = browser.new_page()
     page.evaluate(WITH_KERNEL, {"code": str(widget._esm), "state": {name: getattr(widget, name) for name in names}})
 

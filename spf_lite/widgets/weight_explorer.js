@@ -1,0 +1,113 @@
+// The view of WeightExplorer: a slider over the weights that a loss term was given; portraits and measures move along.
+// elements.js and charts.js stand before this text.
+
+/** A weight as it was probably typed: 0.3, not 0.30000000000000004. */
+const typed = (weight) => String(Number(weight.toPrecision(6)));
+
+/** How many pictures stand in a row when no more than `most` fit and rows are to be equally long. */
+const balanced = (many, most) => Math.ceil(many / Math.ceil(many / most));
+
+function render({ model, el }) {
+  const id = `spf-${Math.random().toString(36).slice(2)}`;
+  const labelled = (label) => model.get("sweeps").find((sweep) => sweep.label === label);
+  const current = () => labelled(model.get("sweep"));
+
+  const choice = radioButtons(`${id}-sweep`, "Loss weight");
+  const range = wordedSlider(`${id}-weight`, "Weight");
+  const base = row();
+  const chosen = row();
+  const charts = make("div", { class: "spf-charts" });
+  const root = make(
+    "div", { class: "spf-widget spf-weights" },
+    make("div", { class: "spf-controls" }, choice.root, range.root), base.root, chosen.root, charts,
+  );
+  let drawn = null;
+
+  /** Pictures side by side under a line that says what painted them. */
+  function row() {
+    const caption = make("figcaption");
+    const strip = make("div", { class: "spf-strip" });
+    const pictures = () => [...strip.children];
+    return {
+      root: make("figure", { class: "spf-row" }, caption, strip),
+      hold: (many) => strip.replaceChildren(
+        ...Array.from({ length: many }, () => make("img", { alt: "", draggable: "false" })),
+      ),
+      show: (words, sources, alt) => {
+        caption.textContent = words;
+        pictures().forEach((picture, number) => {
+          picture.src = sources[number];
+          picture.alt = alt(model.get("people")[number]);
+        });
+      },
+    };
+  }
+
+  function showWeight() {
+    const sweep = current();
+    if (!sweep) return; // the sweep and what is known of it are between two messages
+    const at = Math.min(model.get("choice"), sweep.weights.length - 1);
+    const weight = typed(sweep.weights[at]);
+    const remark = sweep.remarks.length ? sweep.remarks[at] : "";
+    range.moveTo(at, `weight ${weight}${remark && ` · ${remark}`}`);
+    chosen.show(
+      `${sweep.label}, weight ${weight}${remark && ` · ${remark}`}`, sweep.images[at],
+      (person) => `${person}, painted with ${sweep.label} weight ${weight}${remark && ` (${remark})`}`,
+    );
+    drawn?.moveTo(at);
+  }
+
+  function showSweep() {
+    const sweep = current();
+    if (!sweep) return;
+    choice.check(sweep.label);
+    range.slider.max = String(sweep.weights.length - 1);
+    const lines = inOrder(sweep.measures, sweep.order)
+      .map(([name, values]) => ({ name, points: [...values.entries()] }));
+    // Weights are tried in leaps (1, 3, 10), so they stand at equal distances. Shares have one scale, from 0 to 1.
+    drawn = lines.length
+      ? chart(`Measures over the weight of ${sweep.label}`, lines, {
+        from: 0, to: sweep.weights.length - 1, own: false, most: 1, ticks: sweep.weights.map(typed),
+      })
+      : null;
+    charts.replaceChildren(...(drawn ? [drawn.root] : []));
+    showWeight();
+  }
+
+  function showAll() {
+    choice.offer(model.get("sweeps").map((sweep) => sweep.label));
+    const many = model.get("people").length;
+    root.style.setProperty("--spf-columns", balanced(many, 8));
+    root.style.setProperty("--spf-columns-narrow", balanced(many, 4));
+    const sources = model.get("base");
+    base.root.hidden = sources.length === 0;
+    base.hold(sources.length);
+    base.show("base model", sources, (person) => `${person}, painted by the base model`);
+    chosen.hold(many);
+    showSweep();
+  }
+
+  const handlers = [
+    [choice.root, "change", (event) => {
+      const share = sameShare(
+        model.get("choice"), current().weights.length, labelled(event.target.value).weights.length,
+      );
+      model.set("sweep", event.target.value);
+      model.set("choice", share);
+      model.save_changes();
+    }],
+    [range.slider, "input", () => {
+      model.set("choice", Number(range.slider.value));
+      model.save_changes();
+    }],
+  ];
+  const stop = connect(model, handlers, {
+    "change:sweeps": showAll, "change:people": showAll, "change:base": showAll,
+    "change:sweep": showSweep, "change:choice": showWeight,
+  });
+  showAll();
+  el.append(root);
+  return stop;
+}
+
+export default { render };
