@@ -1,5 +1,6 @@
 # Everything runs in .venv, which the first target that needs it sets up. Exact versions are in constraints.txt.
 #   make book PYTHON=python3.12          another Python (3.11 to 3.13)
+#   make test WORKERS=1                   one file after the other, with little memory
 #   make book TORCH_INDEX=<address>      take PyTorch from another index, such as the one for CPU-only wheels
 
 PYTHON ?= python3
@@ -9,6 +10,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
 PORT ?= 8000
+# How many files are tested at a time.
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install book test lint serve clean
@@ -33,7 +36,7 @@ book: $(STAMP) ## execute and render the book: _build/html/index.html
 	@echo "Open _build/html/index.html in a browser, or run 'make serve'."
 
 test: lint ## lint, type checks, every chapter and every test
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env book tests
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env book tests
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

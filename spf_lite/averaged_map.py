@@ -1,8 +1,9 @@
 r"""A control map for each portrait, made once, when stage 2 begins, where the map is clear. Ours, not the paper's.
 
-The paper makes the control map anew in every step, from that step's noise. One noise makes a grainy map; and at high
-noise the paths differ in what the *whole* picture is to be, so that the map shows the accidents of the set rather than
-the target. Averaging noise difference and phrase maps over a few noises at lower timesteps mends both:
+The paper makes the control map anew in every step, from that step's noise. At high noise the paths differ in what the
+*whole* picture is to be, and the map shows the accidents of the set rather than the target. So noise difference and
+phrase maps are averaged over a few noises at lower timesteps. Nearly all that this gains comes from the choice of
+timesteps; that there are several noises makes the map a little less grainy, and hardly more right.
 
 .. math:: M = \mathrm{SFCM}\Big(\frac1K \sum_k D(t_k, \epsilon_k),\ \frac1K \sum_k A(t_k, \epsilon_k)\Big)
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from spf_lite.cli import _parser
 
@@ -47,6 +48,22 @@ def test_files_that_are_named_exist() -> None:
     named = set(re.findall(r"`(?:bash )?([\w./-]+/[\w./-]*|[\w-]+\.\w+|\.\w+)`", README))
     assert {"book/", "constraints.txt", ".ci/run"} <= named
     assert not [name for name in named - made if not (ROOT / name).exists()]
+
+
+def test_continuous_integration_gives_the_two_commands() -> None:
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line.startswith("make ")] == ["make book", "make test"]
+    assert "set -eu" in lines
+
+
+def test_pictures_are_there_and_described() -> None:
+    pictures = re.findall(r"!\[([^\]]*)\]\(([^)]*)\)", README)
+    assert pictures
+    for alt, name in pictures:
+        assert len(alt) > 100
+        with Image.open(ROOT / name) as picture:
+            assert picture.width > 600
+        assert any(name in command for command in COMMANDS), f"no command makes {name}"
 
 
 def test_help_lists_every_target() -> None:
