@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from spf_lite.arrays import as_array
+
 #: The palette of Okabe and Ito (2008): distinct under every common kind of colour blindness.
 COLORS = {
     "base model": "#999999",
@@ -137,7 +139,7 @@ def tinted(image: Image.Image, strength: ArrayLike, color: str = COLORS["dual pa
     Raises:
         ValueError: if the map has another shape, or values outside that range.
     """
-    values = np.asarray(strength, dtype=np.float32)
+    values = as_array(strength).astype(np.float32)
     if values.ndim != 2 or not values.size:
         raise ValueError(f"a map of shape {values.shape}: expected (height, width)")
     if not bool(((values >= 0) & (values <= 1)).all()):
@@ -221,7 +223,7 @@ def curves(
     """
     if not series:
         raise ValueError("no series to show")
-    lines = {name: np.asarray(values, dtype=np.float64) for name, values in series.items()}
+    lines = {name: as_array(values) for name, values in series.items()}
     places = np.arange(1, len(next(iter(lines.values()))) + 1) if x is None else np.asarray(x)
     for name, values in lines.items():
         if values.shape != places.shape:
@@ -253,7 +255,7 @@ def matrices(panels: Sequence[ArrayLike], labels: Sequence[str], signs: Sequence
     Raises:
         ValueError: if there are no matrices, or labels or signs do not fit them.
     """
-    arrays = [np.asarray(panel, dtype=np.float64) for panel in panels]
+    arrays = [as_array(panel) for panel in panels]
     if not arrays:
         raise ValueError("no matrices to show")
     if wrong := [array.shape for array in arrays if array.ndim != 2 or not array.size]:

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from spf_lite.arrays import as_array
+
 Floats = NDArray[np.float64]
 
 #: The letters of base64, in order. One letter holds six bits: a map value costs one character.
@@ -36,7 +38,7 @@ def checked(values: Any, shape: Sequence[int | None], where: str, highest: float
     Raises:
         ValueError: if shape or range is another.
     """
-    array = np.asarray(values, dtype=np.float64)
+    array = as_array(values)
     if array.ndim != len(shape) or any(b not in (None, a) for a, b in zip(array.shape, shape, strict=True)):
         expected = str(tuple("any" if length is None else length for length in shape)).replace("'", "")
         raise ValueError(f"{where} has shape {array.shape}, expected {expected}")

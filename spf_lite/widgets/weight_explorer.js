@@ -12,8 +12,9 @@ function render({ model, el }) {
   const labelled = (label) => model.get("sweeps").find((sweep) => sweep.label === label);
   const current = () => labelled(model.get("sweep"));
 
-  const choice = radioButtons(`${id}-sweep`, "Loss weight");
-  const range = wordedSlider(`${id}-weight`, "Weight");
+  const word = model.get("word");
+  const choice = radioButtons(`${id}-sweep`, model.get("kind"));
+  const range = wordedSlider(`${id}-weight`, word[0].toUpperCase() + word.slice(1));
   const base = row();
   const chosen = row();
   const charts = make("div", { class: "spf-charts" });
@@ -49,11 +50,9 @@ function render({ model, el }) {
     const at = Math.min(model.get("choice"), sweep.weights.length - 1);
     const weight = typed(sweep.weights[at]);
     const remark = sweep.remarks.length ? sweep.remarks[at] : "";
-    range.moveTo(at, `weight ${weight}${remark && ` · ${remark}`}`);
-    chosen.show(
-      `${sweep.label}, weight ${weight}${remark && ` · ${remark}`}`, sweep.images[at],
-      (person) => `${person}, painted with ${sweep.label} weight ${weight}${remark && ` (${remark})`}`,
-    );
+    const said = `${word} ${weight}${remark && ` · ${remark}`}`;
+    range.moveTo(at, said);
+    chosen.show(`${sweep.label}, ${said}`, sweep.images[at], (person) => `${person}; ${sweep.label}, ${said}`);
     drawn?.moveTo(at);
   }
 
@@ -66,7 +65,7 @@ function render({ model, el }) {
       .map(([name, values]) => ({ name, points: [...values.entries()] }));
     // Weights are tried in leaps (1, 3, 10), so they stand at equal distances. Shares have one scale, from 0 to 1.
     drawn = lines.length
-      ? chart(`Measures over the weight of ${sweep.label}`, lines, {
+      ? chart(`Measures over the ${word} of ${sweep.label}`, lines, {
         from: 0, to: sweep.weights.length - 1, own: false, most: 1, ticks: sweep.weights.map(typed),
       })
       : null;

@@ -26,13 +26,15 @@ class WeightExplorer(PicturedWidget):
     """Go through the weights of a loss term, run by run, beside the portraits of the base model.
 
     Args:
-        sweeps: one dictionary for each loss term whose weight was varied, with ``label``, ``weights`` (K rising numbers
-            from 0), ``images`` (for each of the K weights one picture of each person) and, where known, ``measures``
+        sweeps: one dictionary for each loss term whose weight was varied, with ``label``, ``weights`` (K rising
+            numbers), ``images`` (for each of the K weights one picture of each person) and, where known, ``measures``
             (name to K shares from 0 to 1; None where it was not measured), ``remarks`` (K short texts such as "weak",
             "right", "too much") and ``changes`` (for each weight the texts that
             :meth:`TrainConfig.changed <spf_lite.config.TrainConfig.changed>` takes).
         people: what is asked for, one text for each person.
         base: one picture of each person by the base model, to compare with.
+        word: what the numbers are, such as "strength" or "timestep".
+        kind: what the sweeps are.
 
     Attributes:
         sweep: label of the sweep shown.
@@ -47,6 +49,8 @@ class WeightExplorer(PicturedWidget):
     sweeps = traitlets.List(traitlets.Dict()).tag(sync=True)
     people = traitlets.List(traitlets.Unicode()).tag(sync=True)
     base = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    word = traitlets.Unicode("weight").tag(sync=True)
+    kind = traitlets.Unicode("Loss weight").tag(sync=True)
     sweep = traitlets.Unicode().tag(sync=True)
     choice = traitlets.Int(0, min=0).tag(sync=True)
 
@@ -55,13 +59,17 @@ class WeightExplorer(PicturedWidget):
         sweeps: Sequence[Mapping[str, Any]],
         people: Sequence[str],
         base: Sequence[Image.Image] | None = None,
+        *,
+        word: str = "weight",
+        kind: str = "Loss weight",
         **traits: Any,
     ) -> None:
         texts = packed_people(people)
         packed = _packed(sweeps, len(texts))
         first = next((sweep for sweep in packed if sweep["label"] == traits.get("sweep")), packed[0])
         super().__init__(
-            sweeps=packed, people=texts, base=[] if base is None else packed_pictures(base, "base", len(texts)),
+            sweeps=packed, people=texts, word=word, kind=kind,
+            base=[] if base is None else packed_pictures(base, "base", len(texts)),
             **{"sweep": first["label"], "choice": len(first["weights"]) // 2, **traits},
         )  # fmt: skip
 
@@ -121,8 +129,6 @@ def _packed(sweeps: Any, people: int) -> list[dict[str, Any]]:
         where = f"sweeps[{number}]"
         if unknown := sorted(set(map(str, item)) - _KEYS):
             raise ValueError(f"{where} has {', '.join(unknown)}; known are {', '.join(sorted(_KEYS))}")
-        if sweep["weights"][0] < 0:
-            raise ValueError(f"{where}: weights must be 0 or more, and begin with {sweep['weights'][0]:g}")
         for name, values in sweep["measures"].items():
             if outside := [value for value in values if value is not None and not 0 <= value <= 1]:
                 raise ValueError(f"{where}: {name!r} must hold shares from 0 to 1, and holds {outside[0]:g}")

@@ -45,7 +45,7 @@ def test_pictures_words_and_marker_follow_the_keyboard(shown: Any) -> None:
     assert slider.get_attribute("aria-valuetext") == "weight 3 · too much"
     assert shown.locator(".spf-row").nth(1).locator("img").first.get_attribute("src") != first
     assert shown.locator(".spf-row").first.locator("img").first.get_attribute("src") == before, "the base model stays"
-    expect(shown.get_by_alt_text("Ben, painted with enhancement weight 3 (too much)")).to_be_visible()
+    expect(shown.get_by_alt_text("Ben; enhancement, weight 3 · too much")).to_be_visible()
     expect(shown.get_by_alt_text("Ben, painted by the base model")).to_be_visible()
     assert _marker(shown) == pytest.approx(_tick(shown, "3"))
     expect(shown.locator(".spf-chart li output")).to_have_text(["1.00", "0.50"])
@@ -92,7 +92,7 @@ def test_a_kernel_moves_the_view_and_nothing_is_left_behind(shown: Any) -> None:
     expect(shown.get_by_label("output", exact=True)).to_be_checked()
     expect(shown.get_by_role("figure", name="output, weight 0 · weak")).to_be_visible()
     shown.evaluate("model.set('people', ['Eve', 'Dan'])")
-    expect(shown.get_by_alt_text("Dan, painted with output weight 0 (weak)")).to_be_visible()
+    expect(shown.get_by_alt_text("Dan; output, weight 0 · weak")).to_be_visible()
     shown.evaluate("model.set('base', [])")
     expect(shown.locator(".spf-row").first).to_be_hidden()
     assert shown.evaluate("model.saved") == 0
@@ -107,7 +107,7 @@ def test_a_bare_sweep_shows_pictures_and_slider_alone(live: Callable[..., Any]) 
     expect(page.locator(".spf-range output")).to_have_text("weight 5")
     page.get_by_role("slider").fill("0")
     expect(page.locator(".spf-range output")).to_have_text("weight 0.3")
-    expect(page.get_by_alt_text("Ada, painted with enhancement weight 0.3", exact=True)).to_be_visible()
+    expect(page.get_by_alt_text("Ada; enhancement, weight 0.3", exact=True)).to_be_visible()
     expect(page.get_by_role("radio")).to_have_count(0)
     expect(page.locator(".spf-row:visible")).to_have_count(1)
     expect(page.locator(".spf-chart")).to_have_count(0)
@@ -134,3 +134,15 @@ def test_nothing_moves_by_itself_and_every_input_keeps_its_keys(shown: Any) -> N
         assert element.evaluate(style) == "0s,none"
     for field in shown.locator("input").all():
         assert field.get_attribute("data-lm-suppress-shortcuts") == "true"
+
+
+def test_other_numbers_than_weights_have_their_own_words(live: Callable[..., Any]) -> None:
+    sweep = {**sweep_of("naive", weights=(-1, 0, 2)), "changes": None}
+    page = live(WeightExplorer([sweep], PEOPLE, word="strength", kind="Adapter"))
+    slider = page.get_by_role("slider", name="Strength")
+    slider.focus()
+    page.keyboard.press("Home")
+    assert slider.get_attribute("aria-valuetext").startswith("strength -1")
+    expect(page.get_by_alt_text("Ben; naive, strength -1 · weak").first).to_be_visible()
+    expect(page.locator(".spf-chart figcaption")).to_have_text("Measures over the strength of naive")
+    assert "weight" not in page.locator(".spf-widget").inner_text().lower()
