@@ -136,8 +136,8 @@ def test_a_run_is_taken_up_and_its_adapter_fits(
     full = recipe(name)
     config = replace(
         full,
-        stage1_steps=min(1, full.stage1_steps),
-        stage2_steps=min(3, full.stage2_steps) or 2,
+        stage1_steps=min(1 if full.stage2_steps else 3, full.stage1_steps),
+        stage2_steps=min(3, full.stage2_steps),
         reference_portraits=min(2, full.reference_portraits),
         batch_size=3,
         rank=2,
