@@ -130,10 +130,11 @@ def custom_set(custom_folder: Path) -> CustomSet:
 
 @pytest.fixture(scope="session")
 def toy_samples(tmp_path_factory: pytest.TempPathFactory, toy_folders: dict[str, Path]) -> Path:
-    """A small ``data_samples``: a toy in the place of the shipped model, an untrained judge, one custom set."""
+    """A small ``data_samples``: a toy in the place of the shipped model, an untrained judge, three custom sets."""
     folder = tmp_path_factory.mktemp("samples")
     shutil.copytree(toy_folders["v_prediction"], folder / "tiny-portraits")
     torch.manual_seed(0)
     Judge(JudgeNet(width=8)).save(folder / "tiny-portraits" / "judge")
-    write_custom_set("sunglasses", folder / "custom" / "sunglasses", count=4, size=64)
+    for target in ("sunglasses", "blazer", "pencil-sketch"):
+        write_custom_set(target, folder / "custom" / target, count=4, size=64)
     return folder

@@ -1,10 +1,12 @@
-from dataclasses import replace
+import json
 from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from diffusers import StableDiffusionPipeline
 
-from spf_lite import batches, training
+from spf_lite import batches, cli, training
 from spf_lite.config import WEIGHTS, TrainConfig
 from spf_lite.data import CustomSet, CustomSetError
 from spf_lite.methods import RECIPES, STEPS, recipe
@@ -59,13 +61,19 @@ def test_naive_is_naive_and_no_two_recipes_are_one() -> None:
     assert not (paper.weight_output or paper.weight_reconstruction or paper.reference_portraits), "additions of ours"
 
 
+@pytest.mark.parametrize("target", ["sunglasses", "blazer", "pencil-sketch"], ids=["addition", "replacement", "style"])
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_runs_from_its_first_step_to_its_export(
-    name: str, toy_samples: Path, toy_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_one_command_trains_every_recipe_and_plain_diffusers_loads_it(
+    name: str,
+    target: str,
+    toy_samples: Path,
+    toy_folders: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(batches, "sample", partial(sample, steps=1))
     monkeypatch.setattr(training, "SIZING", 1)
-    known = recipe(name)
+    known, model = recipe(name), toy_folders["v_prediction"]
     few = {
         "stage1_steps": min(known.stage1_steps, 1),
         "stage2_steps": min(known.stage2_steps, 1),
@@ -73,14 +81,21 @@ def test_every_recipe_runs_from_its_first_step_to_its_export(
         "rank": 2,
         "reference_portraits": min(known.reference_portraits, 1),
         "map_draws": 1,
+        "learning_rate": 0.1,  # so that one step shows
     }
-    custom = CustomSet.load(toy_samples / "custom" / "sunglasses")
-    trainer = DualPathTrainer(load_toy(toy_folders["v_prediction"]), custom, replace(known, **few))  # type: ignore[arg-type]
-    history = trainer.fit(progress=False).history
-    assert len(history) == trainer.config.steps
+    changes = [word for key, value in few.items() for word in ("--set", f"{key}={value}")]
+    custom = toy_samples / "custom" / target
+    command = ["train", str(custom), str(tmp_path / "run"), "--model", str(model), "--method", name, *changes]
+    assert cli.main(command) == 0
+    *_, last = map(json.loads, (tmp_path / "run" / "log.jsonl").read_text().splitlines())
     terms = {term for term in WEIGHTS if known.weight(term)} if known.stage2_steps else {"denoise"}
-    assert set(history[-1]) & set(WEIGHTS) == terms
-    assert (trainer.export(tmp_path) / "pytorch_lora_weights.safetensors").is_file()
+    assert set(last) & set(WEIGHTS) == terms
+    inputs = torch.ones(1, 4, 8, 8), 500, torch.ones(1, 32, 32)
+    with torch.no_grad():
+        plain = StableDiffusionPipeline.from_pretrained(model, safety_checker=None)
+        before = plain.unet(*inputs).sample
+        plain.load_lora_weights(tmp_path / "run" / "adapter")
+        assert not torch.allclose(plain.unet(*inputs).sample, before, atol=1e-4)
 
 
 def test_only_the_given_mask_needs_masks(custom_set: CustomSet, toy_folders: dict[str, Path]) -> None:
