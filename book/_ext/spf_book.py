@@ -3,6 +3,7 @@
 * The public address is read from ``pyproject.toml``, the only place where it stands.
 * Executed chapters are cached under a key that is a hash of the library and the weights: jupyter-cache by itself only
   notices changes in the notebooks.
+* Figures are served as WebP, which takes a quarter of what their PNG takes.
 * anywidget's script for static pages is copied out of the installed Python package; pages open cleanly as files, too.
 """
 
@@ -15,6 +16,7 @@ import tomllib
 from pathlib import Path
 
 import anywidget
+from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
@@ -29,6 +31,8 @@ LIBRARY = (
 )
 #: What a rendered page depends on, besides those.
 PAGE = ("book/_assets/*", "book/_ext/*.py", "pyproject.toml")
+#: A figure in a page: its name is a hash of what it shows, so that one that was converted stays converted.
+FIGURE = re.compile(r"_images/[0-9a-f]{64}\.png")
 FONT_PRELOAD = re.compile(r'<link rel="preload" as="font"[^>]*>\s*')
 
 
@@ -69,8 +73,19 @@ def finish(app: Sphinx, error: Exception | None) -> None:
         if "_static" in page.parts:  # the theme's own: Sphinx would wonder at the next build
             continue
         text = page.read_text(encoding="utf-8")
-        if text != (cleaned := FONT_PRELOAD.sub("", text)):
+        cleaned = FIGURE.sub(lambda found: light(Path(app.outdir), found[0]), FONT_PRELOAD.sub("", text))
+        if text != cleaned:
             page.write_text(cleaned, encoding="utf-8")
+
+
+def light(folder: Path, name: str) -> str:
+    """The name of a figure as WebP, made beside the PNG if it is not there yet; the PNG's if that is smaller."""
+    source = folder / name
+    smaller = source.with_suffix(".webp")
+    if not smaller.exists():
+        with Image.open(source) as figure:
+            figure.convert("RGB").save(smaller, quality=88, method=5)
+    return str(Path(name).with_suffix(".webp")) if smaller.stat().st_size < source.stat().st_size else name
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
