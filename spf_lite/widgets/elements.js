@@ -40,6 +40,13 @@ function radioButtons(id, legend) {
   return { root, offer, check };
 }
 
+/** Rows of so many pictures are equally long: at most 8 side by side, on a phone at most 4. */
+function setColumns(root, many) {
+  const balanced = (most) => Math.ceil(many / Math.ceil(many / most));
+  root.style.setProperty("--spf-columns", balanced(8));
+  root.style.setProperty("--spf-columns-narrow", balanced(4));
+}
+
 /** The entries of a dictionary in the order of its names: in the file of a notebook dictionaries stand sorted. */
 function inOrder(dictionary, names) {
   return names.filter((name) => name in dictionary).map((name) => [name, dictionary[name]]);

@@ -53,6 +53,7 @@ function render({ model, el }) {
   function showAll() {
     choice.offer(model.get("runs").map((run) => run.label));
     pictures = people().map(() => make("img", { alt: "", draggable: "false" }));
+    setColumns(root, people().length);
     strip.replaceChildren(...pictures);
     showRun();
   }

@@ -4,9 +4,6 @@
 /** A weight as it was probably typed: 0.3, not 0.30000000000000004. */
 const typed = (weight) => String(Number(weight.toPrecision(6)));
 
-/** How many pictures stand in a row when no more than `most` fit and rows are to be equally long. */
-const balanced = (many, most) => Math.ceil(many / Math.ceil(many / most));
-
 function render({ model, el }) {
   const id = `spf-${Math.random().toString(36).slice(2)}`;
   const labelled = (label) => model.get("sweeps").find((sweep) => sweep.label === label);
@@ -76,8 +73,7 @@ function render({ model, el }) {
   function showAll() {
     choice.offer(model.get("sweeps").map((sweep) => sweep.label));
     const many = model.get("people").length;
-    root.style.setProperty("--spf-columns", balanced(many, 8));
-    root.style.setProperty("--spf-columns-narrow", balanced(many, 4));
+    setColumns(root, many);
     const sources = model.get("base");
     base.root.hidden = sources.length === 0;
     base.hold(sources.length);

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from spf_lite.widgets import TrainingScrubber
@@ -57,3 +58,15 @@ def test_a_kernel_moves_the_view_and_nothing_is_left_behind(shown: Any) -> None:
 def test_fits_a_phone(shown: Any) -> None:
     shown.set_viewport_size({"width": 360, "height": 740})
     assert shown.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_rows_of_pictures_are_equally_long_on_a_phone(live: Callable[..., Any]) -> None:
+    people = [f"person {number}" for number in range(6)]
+    row = [Image.new("RGB", (8, 8), "gray")] * len(people)
+    page = live(TrainingScrubber([run_of(images=[row] * 3)], people))
+    for width, rows in ((1100, 1), (390, 2)):
+        page.set_viewport_size({"width": width, "height": 740})
+        tops = page.evaluate(
+            "[...document.querySelectorAll('.spf-strip img')].map((i) => i.getBoundingClientRect().top)"
+        )
+        assert [tops.count(top) for top in sorted(set(tops))] == [6 // rows] * rows
