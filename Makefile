@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
 PORT ?= 8000
-# How many files are tested at a time.
+# How many files are tested at a time, each with one thread: two that want all cores only wait for each other.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -36,7 +36,7 @@ book: $(STAMP) ## execute and render the book: _build/html/index.html
 	@echo "Open _build/html/index.html in a browser, or run 'make serve'."
 
 test: lint ## lint, type checks, every chapter and every test
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env book tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env book tests
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
