@@ -1,12 +1,15 @@
 """Small random models of the real classes, made on the spot: nothing is downloaded, every test runs in seconds."""
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from playwright.sync_api import Browser, sync_playwright
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from spf_lite.artwork import render
@@ -138,3 +141,26 @@ def toy_samples(tmp_path_factory: pytest.TempPathFactory, toy_folders: dict[str,
     for target in ("sunglasses", "blazer", "pencil-sketch"):
         write_custom_set(target, folder / "custom" / target, count=4, size=64)
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium that resolves no name but localhost; one for all tests of a process."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        reason = "no Chromium on this machine: install it (Debian: apt-get install chromium) to run the browser tests"
+        if os.environ.get("SPF_LITE_REQUIRE_BROWSER"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    arguments = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost",
+    ]
+    with sync_playwright() as playwright:
+        instance = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        yield instance
+        instance.close()

@@ -1,16 +1,13 @@
 """The rendered book, as ``make book`` left it."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.conftest import Watched, browser
-
-__all__ = ["browser"]
+from tests.browser.conftest import Watched
 
 HTML = Path(__file__).parents[2] / "_build" / "html"
 TOC = [path.name for path in sorted(HTML.glob("*.html")) if path.stem not in ("search", "py-modindex")]
@@ -40,8 +37,3 @@ def opened(browser: Browser, page_file: Path) -> Iterator[Watched]:
     watched.page.goto(page_file.as_uri(), wait_until="load")
     yield watched
     context.close()
-
-
-def has_chromium() -> bool:
-    """Whether there is a browser to look with."""
-    return any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
