@@ -12,6 +12,7 @@ from pathlib import Path
 import anywidget
 import nbformat
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Route
 
@@ -135,6 +136,18 @@ def served(site: Path) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://localhost:{server.server_port}"
         server.shutdown()
+
+
+def stumbling_blocks(page: Page, widgets: str = ".spf-widget") -> list[str]:
+    """What axe-core finds on the widgets that a reader with a screen reader or without a mouse would stumble over."""
+    found = Axe().run(page, context=widgets).response
+    assert found["passes"], "axe has looked at nothing"
+    return [
+        f"{violation['id']}: {node['html'][:160]} {node['failureSummary'][:200]}"
+        for violation in found["violations"]
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
+    ]
 
 
 class Watched:

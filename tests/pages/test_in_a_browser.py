@@ -5,17 +5,14 @@ import os
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
-from tests.browser.conftest import Watched
+from tests.browser.conftest import Watched, stumbling_blocks
 
 from .conftest import HTML
 
 pytestmark = [pytest.mark.pages, pytest.mark.browser]
 
 WIDGETS = ".spf-widget"
-#: What a reader with a screen reader or without a mouse would stumble over.
-STUMBLING = ("serious", "critical")
 #: Seconds until the widgets of a page are there, and milliseconds until a slider has moved: what we want, and what is
 #: so far from it that something must be broken (machines that run tests are slow and busy).
 READY, READY_AT_WORST = 1.5, 12.0
@@ -72,13 +69,7 @@ def test_widgets_are_accessible(opened: Watched, page_file: Path, scheme: str) -
         pytest.skip("no widget on this page")
     opened.page.emulate_media(color_scheme=scheme)
     _wait_for_widgets(opened, page_file)
-    found = Axe().run(opened.page, context=WIDGETS).response["violations"]
-    serious = [
-        f"{v['id']}: {node['html'][:120]} {node['failureSummary'][:200]}"
-        for v in found
-        if v["impact"] in STUMBLING
-        for node in v["nodes"]
-    ]
+    serious = stumbling_blocks(opened.page, WIDGETS)
     assert not serious, "\n".join(serious)
 
 
