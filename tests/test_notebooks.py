@@ -1,6 +1,7 @@
 """Chapters are kept tidy: no stored outputs, real alt text, stable ids, nothing that ties them to one machine."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -96,6 +97,10 @@ def test_begins_with_a_title_and_one_hidden_set_up(notebook: nbformat.NotebookNo
     assert notebook.cells[0].source.startswith("# ")
     first = _code(notebook)[0]
     assert "google.colab" in first.source and "remove-cell" in _tags(first)
+    # No registry has the library under its name, so Colab installs it from where the project lives.
+    project = tomllib.loads((BOOK.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    address = project["urls"]["Repository"]
+    assert f'"git+{address}"' in first.source and "{source}" in first.source
     hidden = [cell for cell in _code(notebook)[1:] if {"hide-cell", "remove-cell"} & set(_tags(cell))]
     assert len(hidden) <= 1
 
