@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from spf_lite.adapters import ADAPTER_FILE, load_adapter
 from spf_lite.config import TrainConfig
 from spf_lite.data import CustomSet
 from spf_lite.export import add_measures
 from spf_lite.judge import Judge
 from spf_lite.metrics import Estimate, bootstrap, flips
-from spf_lite.pipelines import ADAPTER_FILE, load, load_adapter, sample
+from spf_lite.pipelines import load, sample
 from spf_lite.report import MEASURES, PollutionReport, Portraits, estimates, evaluation_set, load_judge, measure
 from spf_lite.samples import SAMPLES
 

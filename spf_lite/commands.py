@@ -115,7 +115,8 @@ def train(options: Namespace) -> int:
 
 def sample(options: Namespace) -> int:
     import spf_lite
-    from spf_lite.pipelines import load_adapter, sample
+    from spf_lite.adapters import load_adapter
+    from spf_lite.pipelines import sample
 
     backbone = spf_lite.load(options.model)
     pipe, scale = backbone.pipe, options.guidance_scale
@@ -135,8 +136,8 @@ def sample(options: Namespace) -> int:
 def measure(options: Namespace) -> int:
     """Also writes the measures into the adapter's model card, if it has one."""
     import spf_lite
+    from spf_lite.adapters import load_adapter
     from spf_lite.export import CARD, add_measures
-    from spf_lite.pipelines import load_adapter
     from spf_lite.report import evaluation_set, load_judge, measure
 
     backbone = spf_lite.load(options.model)

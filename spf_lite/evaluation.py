@@ -12,9 +12,10 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from spf_lite.artwork import part_mask, render
 from spf_lite.custom_sets import evaluation_portraits, silent_about
+from spf_lite.facts import GUIDANCE_SCALE
 from spf_lite.judge import HEADS, Judge
 from spf_lite.metrics import Estimate, bootstrap
-from spf_lite.pipelines import GUIDANCE_SCALE, Backbone, sample
+from spf_lite.pipelines import Backbone, sample
 from spf_lite.portraits import ATTRIBUTES, TARGETS, complete, describe, random_portrait
 from spf_lite.pretrain.dataset import MASK_SIZE, Split, portraits_of
 from spf_lite.pretrain.judge import accuracy

@@ -1,6 +1,6 @@
 """Loading a text-to-image model, and one UNet that is both paths: with its adapters off it *is* the reference.
 
-The tiny model and Stable Diffusion 1.5 run the same code; what differs between them is in :class:`Facts`.
+The tiny model and Stable Diffusion 1.5 run the same code; what differs is in :class:`spf_lite.facts.Facts`.
 
 In the book: :doc:`/02-diffusion`.
 """
@@ -8,8 +8,8 @@ In the book: :doc:`/02-diffusion`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,74 +18,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
-from peft import LoraConfig
 from PIL import Image
 from torch import Tensor
 
+from spf_lite.adapters import adapters_off, check_cross_attention
 from spf_lite.clip import Clip
+from spf_lite.facts import GUIDANCE_SCALE, BackboneError, Facts, facts_of
+from spf_lite.prompts import check_length
+from spf_lite.quiet import no_loading_bars
 
 if TYPE_CHECKING:
     from spf_lite.trainable import Trainable
-from spf_lite.prompts import check_length
-from spf_lite.quiet import no_loading_bars
-from spf_lite.samples import SAMPLES
-
-#: The projections of cross-attention ("attn2" in diffusers' transformer blocks) that an adapter is put on.
-CROSS_ATTENTION = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
-ADAPTER = "default"
-#: For the tiny model. It follows its prompts almost without guidance; a tuned model, which says its few words louder
-#: than the base says its own, bleaches and garbles portraits at the scales that Stable Diffusion is used with.
-GUIDANCE_SCALE = 1.5
-#: What diffusers calls the file of an adapter.
-ADAPTER_FILE = "pytorch_lora_weights.safetensors"
-
-
-class BackboneError(ValueError):
-    """A model that cannot be loaded or used; the message says what was looked for."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the code needs to know about a backbone.
-
-    Attributes:
-        source: folder or hub id of the pipeline.
-        clip: folder or hub id of the CLIP model that gives phrase distances and the enhancement loss.
-        attention_resolution: longer side of the cross-attention maps that are recorded, for a square portrait of the
-            model's own size.
-        dtype: of the weights.
-        preview: folder or hub id of an ``AutoencoderTiny`` that decodes one-step predictions for the enhancement loss;
-            None: the full decoder does.
-        guidance_scale: of classifier-free guidance, when this model draws.
-    """
-
-    source: str
-    clip: str
-    attention_resolution: int = 16
-    dtype: torch.dtype = torch.float32
-    preview: str | None = None
-    guidance_scale: float = 7.5
-
-
-def tiny_folder() -> Path:
-    """The shipped model: ``tiny-portraits`` of :data:`spf_lite.samples.SAMPLES`, or what ``SPF_LITE_TINY`` names."""
-    return Path(os.environ.get("SPF_LITE_TINY", SAMPLES / "tiny-portraits"))
-
-
-def facts_of(name: str) -> Facts:
-    """The facts of a backbone: ``tiny``, ``sd15``, or a folder or hub id (with CLIP in its ``clip/`` if local)."""
-    if name == "sd15":
-        return Facts(
-            "stable-diffusion-v1-5/stable-diffusion-v1-5", "openai/clip-vit-large-patch14", preview="madebyollin/taesd"
-        )
-    source = str(tiny_folder()) if name == "tiny" else name
-    clip, preview = Path(source) / "clip", Path(source) / "preview"
-    return Facts(
-        source,
-        str(clip) if clip.is_dir() else "openai/clip-vit-large-patch14",
-        preview=str(preview) if preview.is_dir() else None,
-        guidance_scale=GUIDANCE_SCALE if Path(source).resolve() == tiny_folder().resolve() else 7.5,
-    )
 
 
 @dataclass
@@ -165,61 +108,6 @@ def load(name: str = "tiny", device: str | torch.device | None = None) -> Backbo
     return Backbone(pipe.to(device or best_device()), replace(facts, attention_resolution=resolution))
 
 
-def check_cross_attention(unet: UNet2DConditionModel) -> None:
-    """Raise :class:`BackboneError` unless the UNet has cross-attention layers."""
-    if not any(name.endswith("attn2.processor") for name in unet.attn_processors):
-        raise BackboneError(
-            "the UNet has no cross-attention layers: no word reaches its pixels, and nothing can be tuned"
-        )
-
-
-def add_lora(unet: UNet2DConditionModel, rank: int, seed: int = 0) -> list[torch.nn.Parameter]:
-    """Put a LoRA adapter on every cross-attention projection (Hu et al. 2021); returns its parameters.
-
-    The second factor starts at zero, so that the adapted UNet begins as the reference. The first is drawn from ``seed``
-    without touching the global random state. Their product is not scaled (alpha is the rank), because an exported
-    adapter does not say by how much it would have to be.
-    """
-    check_cross_attention(unet)
-    if getattr(unet, "peft_config", None):
-        raise BackboneError("the UNet already has an adapter: load the backbone anew, or delete the adapter first")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        unet.add_adapter(
-            LoraConfig(r=rank, lora_alpha=rank, target_modules=list(CROSS_ATTENTION), init_lora_weights="gaussian"),
-            adapter_name=ADAPTER,
-        )
-    return [parameter for parameter in unet.parameters() if parameter.requires_grad]
-
-
-def load_adapter(pipe: StableDiffusionPipeline, folder: str | Path) -> None:
-    """Load an adapter that :meth:`spf_lite.training.DualPathTrainer.export`, or any tool, wrote into a local folder.
-
-    Raises:
-        BackboneError: if there is none (diffusers would ask the hub for one of that name), or if it was trained on
-            another model.
-    """
-    if not (Path(folder) / ADAPTER_FILE).is_file():
-        raise BackboneError(f"no adapter in {folder}: there is no {ADAPTER_FILE}")
-    try:
-        pipe.load_lora_weights(str(folder), weight_name=ADAPTER_FILE)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise BackboneError(f"the adapter in {folder} does not fit this model: {error}") from error
-
-
-@contextmanager
-def adapters_off(unet: UNet2DConditionModel) -> Iterator[UNet2DConditionModel]:
-    """The reference path: the same UNet without its adapters, which come back on exit, whatever happens."""
-    if not getattr(unet, "peft_config", None):
-        yield unet
-        return
-    unet.disable_adapters()
-    try:
-        yield unet
-    finally:
-        unet.enable_adapters()
-
-
 @torch.no_grad()
 def encode_text(pipe: StableDiffusionPipeline, ids: Tensor) -> Tensor:
     """Token ids (B, L) to ``encoder_hidden_states`` (B, L, width)."""
@@ -260,7 +148,7 @@ def sample(
         seeds: N numbers; the same seed gives the same starting noise, whatever the batch.
         steps: denoising steps.
         guidance_scale: of classifier-free guidance (Ho & Salimans 2022); 1 switches it off. The default suits the tiny
-            model; :class:`Facts` knows what suits another.
+            model; its :class:`~spf_lite.facts.Facts` know what suits another.
         negative_prompt: what guidance leads away from.
         batch_size: portraits denoised at a time.
         output_type: ``pil``, or ``latent`` for scaled latents (N, 4, h, w).

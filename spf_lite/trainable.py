@@ -21,7 +21,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from spf_lite.pipelines import ADAPTER, CROSS_ATTENTION, BackboneError, add_lora, check_cross_attention
+from spf_lite.adapters import ADAPTER, CROSS_ATTENTION, add_lora, check_cross_attention
+from spf_lite.facts import BackboneError
 
 KINDS = ("lora", "adalora", "weights")
 

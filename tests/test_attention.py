@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from spf_lite.adapters import add_lora
 from spf_lite.attention import AttentionError, mean_maps, record
-from spf_lite.pipelines import Backbone, add_lora
+from spf_lite.pipelines import Backbone
 
 from .conftest import deaf_unet
 

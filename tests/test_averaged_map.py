@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from spf_lite import averaged_map
+from spf_lite.adapters import add_lora
 from spf_lite.averaged_map import averaged_maps, with_averaged_maps
 from spf_lite.batches import Item
 from spf_lite.config import TrainConfig
 from spf_lite.control_map import ControlMap, combine, min_max
-from spf_lite.pipelines import Backbone, add_lora
+from spf_lite.pipelines import Backbone
 
 from .test_dual_path import item
 

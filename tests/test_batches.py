@@ -5,9 +5,10 @@ import torch
 from PIL import Image
 
 from spf_lite import batches
+from spf_lite.adapters import add_lora
 from spf_lite.batches import Item, collate, custom_items, reference_items, reference_latents, region_of
 from spf_lite.data import CustomSet, Example
-from spf_lite.pipelines import Backbone, add_lora, encode_text, to_tensor
+from spf_lite.pipelines import Backbone, encode_text, to_tensor
 from spf_lite.prompts import encode_pair
 
 from .test_dual_path import item

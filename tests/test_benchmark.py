@@ -7,6 +7,7 @@ import pytest
 from diffusers import StableDiffusionPipeline
 
 from spf_lite import benchmark, load, methods, report, training
+from spf_lite.adapters import ADAPTER_FILE
 from spf_lite.benchmark import (
     Row,
     compare_methods,
@@ -21,7 +22,7 @@ from spf_lite.benchmark import (
 )
 from spf_lite.config import TrainConfig
 from spf_lite.metrics import unrelated_attributes
-from spf_lite.pipelines import ADAPTER_FILE, sample
+from spf_lite.pipelines import sample
 from spf_lite.report import PollutionReport, Portraits, evaluation_set
 
 SHORT = TrainConfig(stage1_steps=1, stage2_steps=1, batch_size=2, rank=2, learning_rate=0.05, checkpoint_every=1)

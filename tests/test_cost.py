@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from spf_lite import cost
-from spf_lite.attention import record
+from spf_lite.adapters import adapters_off
 from spf_lite.batches import Batch
 from spf_lite.config import TrainConfig
-from spf_lite.cost import Cost, measure_costs, random_batch, to_rows, training_costs
+from spf_lite.cost import Cost, measure_costs, to_rows, training_costs
 from spf_lite.dual_path import Step, dual_path_step
-from spf_lite.pipelines import Backbone, adapters_off
+from spf_lite.pipelines import Backbone
 
 TRAINING = ["(a) plain LoRA", "(b) dual path", "(c) dual path, enhancement", "(d) two models"]
 SAMPLING = ["sampling", "sampling, attention recorded"]
@@ -71,16 +71,6 @@ def test_what_cannot_be_measured_is_refused() -> None:
     for rounds in (0, -1):
         with pytest.raises(ValueError, match=f"rounds={rounds}: at least one is needed"):
             measure_costs("tiny", rounds)
-
-
-def test_a_random_batch_has_the_shapes_that_the_unet_takes(toy: Backbone) -> None:
-    batch = random_batch(toy, 3)
-    assert len(batch) == 3 and batch.latents.shape == (3, 4, 8, 8)
-    with record(toy.pipe.unet, (8, 8), 8) as layers:
-        prediction = toy.pipe.unet(batch.latents, 100, encoder_hidden_states=batch.complete).sample
-    assert prediction.shape == batch.latents.shape and len(layers) > 0
-    assert batch.phrases.shape == (3, 5, 32) == (3, *batch.phrases.shape[1:]) and batch.region.min() == 1
-    assert batch.portrait_features.shape == (3, 24)
 
 
 def test_two_models_are_another_unet_with_the_same_losses(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from spf_lite.adapters import add_lora
 from spf_lite.batches import Batch, Item, collate
 from spf_lite.config import TrainConfig
 from spf_lite.dual_path import Step, Term, applies, dual_path_step, naive_step
-from spf_lite.pipelines import Backbone, add_lora, encode_text
+from spf_lite.pipelines import Backbone, encode_text
 from spf_lite.prompts import encode_pair
 
 BASE = "a person, red curly hair, blue hoodie"

@@ -7,10 +7,11 @@ import torch
 from safetensors.torch import load_file
 
 from spf_lite import export
+from spf_lite.adapters import ADAPTER_FILE, load_adapter
 from spf_lite.config import TrainConfig
 from spf_lite.data import CustomSet
 from spf_lite.export import add_measures, write_adapter
-from spf_lite.pipelines import ADAPTER_FILE, Backbone, load_adapter
+from spf_lite.pipelines import Backbone
 from spf_lite.trainable import Lora
 
 CONFIG = TrainConfig(stage1_steps=3, stage2_steps=4, batch_size=2, rank=2, seed=11, weight_text=0.25)

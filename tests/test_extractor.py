@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from spf_lite.adapters import adapters_off
 from spf_lite.extractor import Extractor
-from spf_lite.pipelines import Backbone, adapters_off
+from spf_lite.pipelines import Backbone
 from spf_lite.trainable import Lora, Trainable, make_trainable
 
 NOISY, TIMESTEPS = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([100, 700])

@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 from spf_lite import training
+from spf_lite.adapters import add_lora, load_adapter
 from spf_lite.averaged_map import averaged_maps
 from spf_lite.batches import collate, custom_items, reference_items, reference_latents
 from spf_lite.config import TrainConfig
@@ -23,17 +24,7 @@ from spf_lite.dual_path import dual_path_step, naive_step
 from spf_lite.evaluation import held_out_accuracy
 from spf_lite.judge import Judge, JudgeNet
 from spf_lite.methods import recipe
-from spf_lite.pipelines import (
-    Backbone,
-    add_lora,
-    best_device,
-    decode_latents,
-    encode_images,
-    load,
-    load_adapter,
-    sample,
-    to_tensor,
-)
+from spf_lite.pipelines import Backbone, best_device, decode_latents, encode_images, load, sample, to_tensor
 from spf_lite.plots import tinted
 from spf_lite.report import evaluation_set, measure
 from spf_lite.training import DualPathTrainer

@@ -1,12 +1,9 @@
-import io
-
 import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
-from spf_lite.metrics import Estimate
-from spf_lite.plots import COLORS, MARK, Sheet, bars_with_intervals, curves, matrices, portrait_grid, tinted, trade_off
+from spf_lite.plots import MARK, Sheet, portrait_grid, tinted
 
 
 def _portraits(rows: int, columns: int) -> list[list[Image.Image]]:
@@ -58,29 +55,6 @@ def test_grid_refuses_what_does_not_fit(arguments: dict, message: str) -> None:
         portrait_grid(**arguments)
 
 
-def test_bars_show_means_intervals_and_fixed_colours() -> None:
-    series = {
-        "naive fine-tuning": [Estimate(0.5, 0.4, 0.7, 10)],
-        "dual path": [Estimate(0.2, 0.1, 0.3, 10)],
-    }
-    sheet = bars_with_intervals(series, ["flip rate"], "share")
-    (axes,) = sheet.axes
-    bars = [container for container in axes.containers if container.__class__.__name__ == "BarContainer"]
-    for bar, (name, (estimate,)) in zip(bars, series.items(), strict=True):
-        assert bar.patches[0].get_height() == pytest.approx(estimate.mean)
-        assert matplotlib.colors.same_color(bar.patches[0].get_facecolor(), COLORS[name])
-        ((_, low), (_, high)) = bar.errorbar.lines[2][0].get_segments()[0]
-        assert (low, high) == (pytest.approx(estimate.low), pytest.approx(estimate.high))
-    assert axes.get_ylabel() == "share"
-
-
-def test_bars_refuse_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match="no series"):
-        bars_with_intervals({}, ["a"], "share")
-    with pytest.raises(ValueError, match="1 values for 2 labels"):
-        bars_with_intervals({"x": [Estimate(0, 0, 0, 1)]}, ["a", "b"], "share")
-
-
 def test_tint_is_gray_where_the_map_is_low_and_coloured_where_it_is_high() -> None:
     portrait = Image.new("RGB", (16, 16), (200, 100, 40))
     half = np.zeros((4, 4))
@@ -120,81 +94,3 @@ def test_sheets_show_themselves_and_leave_no_trace() -> None:
     assert repr(sheet) == "Sheet(1 panels)"
     assert isinstance(sheet, Sheet)
     assert dict(matplotlib.rcParams) == before
-
-
-def test_curves_are_told_apart_by_colour_and_by_marker() -> None:
-    sheet = curves({"dual path": [3, 2, 1], "another": [1, 2, 3]}, "rank", "size", log=True)
-    first, second = sheet.axes[0].lines
-    assert np.array_equal(first.get_ydata(), [3, 2, 1])
-    assert np.array_equal(first.get_xdata(), [1, 2, 3])
-    assert matplotlib.colors.same_color(first.get_color(), COLORS["dual path"])
-    assert not matplotlib.colors.same_color(first.get_color(), second.get_color())
-    assert first.get_marker() != second.get_marker()
-    assert sheet.axes[0].get_yscale() == "log"
-    assert [text.get_text() for text in sheet.axes[0].get_legend().get_texts()] == ["dual path", "another"]
-
-
-def test_curves_take_places_and_have_no_legend_for_one_series() -> None:
-    sheet = curves({"only": [1.0, 2.0]}, "t", "error", x=[0, 999])
-    assert np.array_equal(sheet.axes[0].lines[0].get_xdata(), [0, 999])
-    assert sheet.axes[0].get_legend() is None
-
-
-@pytest.mark.parametrize(
-    ("series", "x", "message"),
-    [
-        ({}, None, "no series"),
-        ({"a": [1, 2], "b": [1]}, None, "'b' has values of shape"),
-        ({"a": [1, 2]}, [1, 2, 3], "'a' has values of shape"),
-        ({"a": [[1, 2], [3, 4]]}, None, "'a' has values of shape"),
-    ],
-)
-def test_curves_that_do_not_fit_are_refused(series: dict, x: list | None, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        curves(series, "x", "y", x=x)
-
-
-def test_matrices_have_cells_of_one_size() -> None:
-    tall, flat = np.ones((12, 2)), -np.ones((2, 8))
-    sheet = matrices([tall @ flat, tall, flat], ["product", "B", "A"], ["=", ""])
-    shown = [axes for axes in sheet.axes if axes.images]
-    assert [axes.get_title() for axes in shown] == ["product", "B", "A"]
-    assert [text.get_text() for axes in sheet.axes for text in axes.texts] == ["=", ""]
-    sheet.savefig(io.BytesIO())  # draws, and so lays out
-    for axes, matrix in zip(shown, (tall @ flat, tall, flat), strict=True):
-        box = axes.get_window_extent()
-        assert box.width / matrix.shape[1] == pytest.approx(box.height / matrix.shape[0], rel=0.02)
-        assert box.width / matrix.shape[1] == pytest.approx(shown[0].get_window_extent().width / 8, rel=0.02)
-        low, high = axes.images[0].get_clim()
-        assert low == -high != 0
-
-
-def test_a_matrix_of_zeros_is_shown() -> None:
-    assert len(matrices([np.zeros((2, 2))], ["nothing"], []).axes) == 1
-
-
-@pytest.mark.parametrize(
-    ("panels", "labels", "signs", "message"),
-    [
-        ([], [], [], "no matrices"),
-        ([np.ones(3)], ["a"], [], "not a matrix"),
-        ([np.ones((2, 2))], [], [], "0 labels"),
-        ([np.ones((2, 2))], ["a"], ["="], "1 signs"),
-    ],
-)
-def test_matrices_that_do_not_fit_are_refused(panels: list, labels: list, signs: list, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        matrices(panels, labels, signs)
-
-
-def test_a_trade_off_has_a_named_point_for_each_method() -> None:
-    low, high = Estimate(0.3, 0.2, 0.4, 8), Estimate(0.9, 0.8, 1.0, 8)
-    points = {"naive": (high, low), "spf": (low, high)}
-    sheet = trade_off(points, "found", "flips")
-    (axes,) = sheet.axes
-    assert [container.get_label() for container in axes.containers] == list(points)
-    drawn = [tuple(float(v[0]) for v in container.lines[0].get_data()) for container in axes.containers]
-    assert drawn == [(0.9, 0.3), (0.3, 0.9)]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("found", "flips")
-    with pytest.raises(ValueError, match="no points to show"):
-        trade_off({}, "found", "flips")

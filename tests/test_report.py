@@ -12,11 +12,13 @@ from diffusers import StableDiffusionPipeline
 from PIL.Image import Image
 
 from spf_lite import load, report
+from spf_lite.adapters import add_lora
 from spf_lite.artwork import render
 from spf_lite.custom_sets import ACCIDENTS
+from spf_lite.facts import tiny_folder
 from spf_lite.judge import Judge, JudgeNet
 from spf_lite.metrics import unrelated_attributes
-from spf_lite.pipelines import Backbone, add_lora, sample, tiny_folder
+from spf_lite.pipelines import Backbone, sample
 from spf_lite.portraits import Portrait, describe
 from spf_lite.report import (
     MEASURES,

@@ -6,8 +6,9 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from spf_lite import dual_path
+from spf_lite.adapters import add_lora
 from spf_lite.batches import collate
-from spf_lite.pipelines import Backbone, add_lora
+from spf_lite.pipelines import Backbone
 from spf_lite.shared_prefix import before_cross_attention, shared_prefix
 
 from .test_dual_path import ALL, item

@@ -8,7 +8,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 
-from spf_lite.pipelines import Backbone, BackboneError
+from spf_lite.facts import BackboneError
+from spf_lite.pipelines import Backbone
 from spf_lite.trainable import KINDS, AdaLora, Trainable, Weights, make_trainable
 
 STEPS = 12

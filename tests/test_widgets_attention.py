@@ -7,7 +7,8 @@ import torch
 import traitlets
 from PIL import Image
 
-from spf_lite.pipelines import Backbone, add_lora
+from spf_lite.adapters import add_lora
+from spf_lite.pipelines import Backbone
 from spf_lite.widgets import AttentionExplorer
 from spf_lite.widgets.explore import attention_items
 

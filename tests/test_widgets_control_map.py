@@ -9,11 +9,12 @@ import torch
 import traitlets
 from PIL import Image
 
+from spf_lite.adapters import add_lora
 from spf_lite.batches import custom_items
 from spf_lite.config import TrainConfig
 from spf_lite.control_map import ControlMapOptions, combine
 from spf_lite.data import CustomSet
-from spf_lite.pipelines import Backbone, add_lora
+from spf_lite.pipelines import Backbone
 from spf_lite.widgets import ControlMapExplorer
 from spf_lite.widgets.explore import control_map_items, layer_label
 from spf_lite.widgets.maps import checked, heat, pack, pack_scaled, unpack, unpack_scaled
