@@ -46,7 +46,15 @@ def add_lora(unet: UNet2DConditionModel, rank: int, seed: int = 0) -> list[torch
             LoraConfig(r=rank, lora_alpha=rank, target_modules=list(CROSS_ATTENTION), init_lora_weights="gaussian"),
             adapter_name=ADAPTER,
         )
-    return [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    return learned_parameters(unet)
+
+
+def learned_parameters(unet: UNet2DConditionModel) -> list[torch.nn.Parameter]:
+    """What is trained on a UNet, taken to 32 bits: frozen weights may do with 16, but small steps are lost there."""
+    parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.data = parameter.data.float()
+    return parameters
 
 
 def load_adapter(pipe: StableDiffusionPipeline, folder: str | Path) -> None:

@@ -44,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("custom_set", type=Path, help="folder with images and metadata.jsonl")
     train.add_argument("output", type=Path, help="checkpoints, log and the exported adapter")
     train.add_argument("--model", default="tiny")
+    train.add_argument(
+        "--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="of the model's frozen weights"
+    )
     train.add_argument("--method", default="spf", help="a recipe of spf_lite/methods.py: naive, spf, ...")
     train.add_argument("--captions", choices=["named", "silent"], default="named")
     train.add_argument("--seed", type=int, default=0)

@@ -93,6 +93,8 @@ def check(options: Namespace) -> int:
 
 def train(options: Namespace) -> int:
     """Also under ``accelerate launch``: the processes share each batch."""
+    import torch
+
     import spf_lite
     from spf_lite.data import CustomSet
     from spf_lite.methods import recipe
@@ -100,7 +102,7 @@ def train(options: Namespace) -> int:
 
     config = recipe(options.method, seed=options.seed).changed(options.changes)
     trainer = DualPathTrainer(
-        spf_lite.load(options.model),
+        spf_lite.load(options.model, dtype=getattr(torch, options.dtype)),
         CustomSet.load(options.custom_set, options.captions),
         config,
         options.output,

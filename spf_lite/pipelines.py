@@ -74,18 +74,21 @@ def best_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
-def load(name: str = "tiny", device: str | torch.device | None = None) -> Backbone:
+def load(name: str = "tiny", device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Backbone:
     """Load a backbone.
 
     Args:
         name: ``tiny`` (shipped), ``sd15`` (from the hub), or any folder or hub id of a Stable Diffusion pipeline.
         device: where its modules go; default: :func:`best_device`.
+        dtype: of its weights; default: 32 bits. Half of it saves memory on a graphics card, and wants training in mixed
+            precision. CLIP, which measures, keeps 32.
 
     Raises:
         BackboneError: if there is no such model, it is no Stable Diffusion pipeline, or its UNet has no
             cross-attention.
     """
     facts = facts_of(name)
+    facts = replace(facts, dtype=dtype or facts.dtype)
     is_path = name == "tiny" or Path(name).exists() or name.startswith((".", "/", "~"))
     if is_path and not (Path(facts.source) / "model_index.json").is_file():
         raise BackboneError(f"no Stable Diffusion model in {facts.source}: there is no model_index.json")
@@ -102,7 +105,7 @@ def load(name: str = "tiny", device: str | torch.device | None = None) -> Backbo
         module.requires_grad_(False).eval()
         # transformers may have taken the type that its part is stored in, diffusers always takes 32 bits.
         if module.dtype != facts.dtype:
-            module.to(facts.dtype)
+            torch.nn.Module.to(module, facts.dtype)  # diffusers' own would warn of parts that there are none of
     # No layer is larger than the latents.
     resolution = min(facts.attention_resolution, int(np.max(pipe.unet.config.sample_size)))
     return Backbone(pipe.to(device or best_device()), replace(facts, attention_resolution=resolution))
@@ -110,22 +113,22 @@ def load(name: str = "tiny", device: str | torch.device | None = None) -> Backbo
 
 @torch.no_grad()
 def encode_text(pipe: StableDiffusionPipeline, ids: Tensor) -> Tensor:
-    """Token ids (B, L) to ``encoder_hidden_states`` (B, L, width)."""
+    """Token ids (B, L) to ``encoder_hidden_states`` (B, L, width), in 32 bits."""
     hidden: Tensor = pipe.text_encoder(ids.to(pipe.device)).last_hidden_state
-    return hidden
+    return hidden.float()
 
 
 @torch.no_grad()
 def encode_images(pipe: StableDiffusionPipeline, images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [0, 1] to scaled latents (B, 4, H/8, W/8), the mean of the posterior."""
-    latents: Tensor = pipe.vae.encode(images.to(pipe.device) * 2 - 1).latent_dist.mean
-    return latents * pipe.vae.config.scaling_factor
+    """Images (B, 3, H, W) in [0, 1] to scaled latents (B, 4, H/8, W/8), the mean of the posterior, in 32 bits."""
+    latents: Tensor = pipe.vae.encode((images * 2 - 1).to(pipe.device, pipe.vae.dtype)).latent_dist.mean
+    return latents.float() * pipe.vae.config.scaling_factor
 
 
 def decode_latents(pipe: StableDiffusionPipeline, latents: Tensor) -> Tensor:
     """Scaled latents (B, 4, h, w) to images (B, 3, 8h, 8w), about in [0, 1]; the gradient flows."""
-    decoded: Tensor = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
-    return decoded / 2 + 0.5
+    decoded: Tensor = pipe.vae.decode((latents / pipe.vae.config.scaling_factor).to(pipe.vae.dtype)).sample
+    return decoded.float() / 2 + 0.5
 
 
 @torch.no_grad()

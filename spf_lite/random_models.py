@@ -59,10 +59,17 @@ def random_sd15(tokenizer_of: Backbone, text_width: int = 768) -> Backbone:
     return backbone
 
 
-def random_batch(backbone: Backbone, size: int, phrases: int = 5) -> Batch:
-    """A batch of noise with the shapes of a real one."""
+def random_batch(backbone: Backbone, size: int, phrases: int = 5, side: int | None = None) -> Batch:
+    """A batch of noise with the shapes of a real one.
+
+    Args:
+        backbone: gives the shapes, and the device.
+        size: how many portraits.
+        phrases: of each base text.
+        side: of the latents; default: what the UNet was made for.
+    """
     unet, length = backbone.pipe.unet, backbone.pipe.tokenizer.model_max_length
-    side, width = unet.config.sample_size, unet.config.cross_attention_dim
+    side, width = side or unet.config.sample_size, unet.config.cross_attention_dim
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:

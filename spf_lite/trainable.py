@@ -21,7 +21,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from spf_lite.adapters import ADAPTER, CROSS_ATTENTION, add_lora, check_cross_attention
+from spf_lite.adapters import ADAPTER, CROSS_ATTENTION, add_lora, check_cross_attention, learned_parameters
 from spf_lite.facts import BackboneError
 
 KINDS = ("lora", "adalora", "weights")
@@ -157,7 +157,7 @@ class AdaLora(_Adapter):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             unet.add_adapter(self.config, adapter_name=ADAPTER)
-        self.parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+        self.parameters = learned_parameters(unet)
         self.allocator = RankAllocator(unet, self.config, ADAPTER)
 
     def penalty(self) -> Tensor:
@@ -222,6 +222,8 @@ class Weights(Trainable):
         check_cross_attention(unet)
         if getattr(unet, "peft_config", None):
             raise BackboneError("the UNet already has an adapter: load the backbone anew, or delete the adapter first")
+        if unet.dtype != torch.float32:
+            raise BackboneError(f"the weights themselves learn in 32 bits, and are {unet.dtype}: load without dtype")
         self.unet = unet
         self.weights: dict[str, nn.Parameter] = {
             name: module.weight for name, module in unet.named_modules() if name.endswith(CROSS_ATTENTION)

@@ -11,8 +11,8 @@ batch. So a run on two processes has the losses of a run on one, and a resumed r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,8 @@ class DualPathTrainer:
     Raises:
         PromptError: if a text of the set does not fit the model.
         CustomSetError: if the configuration asks for masks and the set has none.
-        ValueError: if the batch cannot be shared out between the processes and their parts.
+        ValueError: if the batch cannot be shared out between the processes and their parts, or the model has weights of
+            16 bits and the configuration computes in 32.
         OSError: if the output folder cannot be written or has no room, before any training.
     """
 
@@ -93,6 +94,8 @@ class DualPathTrainer:
                 f"batch_size={config.batch_size} cannot be shared out evenly between {self.accelerator.num_processes} "
                 f"processes with {config.gradient_accumulation} parts each"
             )
+        if backbone.pipe.unet.dtype != torch.float32 and self.accelerator.mixed_precision == "no":
+            raise ValueError(f"weights of {backbone.pipe.unet.dtype} want mixed_precision=fp16 or bf16, and it is 'no'")
         if config.map_source == "given" and any(example.mask is None for example in custom_set):
             raise CustomSetError(f"{custom_set.folder}: map_source='given' needs a mask_file in every line")
         own = custom_set.references or [(e.base_text, e.replaces) for e in custom_set]
@@ -221,13 +224,18 @@ class DualPathTrainer:
         where = applies(self.config, whole.is_reference, again, whole.timesteps, self.last)
         return {name: max(1, int(items.sum())) for name, items in where.items()}
 
-    def _run(self, piece: Draw, second: bool) -> AbstractContextManager[Step]:
+    @contextmanager
+    def _run(self, piece: Draw, second: bool) -> Iterator[Step]:
         batch = collate(piece.items, piece.reconstruction).to(self.device)
         noise, timesteps = piece.noise.to(self.device), piece.timesteps.to(self.device)
-        with self.accelerator.autocast():
-            if not second:
-                return nullcontext(naive_step(self.backbone, batch, noise, timesteps))
-            return dual_path_step(self.backbone, batch, noise, timesteps, self.config, self.extractor)
+        with ExitStack() as stack:
+            with self.accelerator.autocast():  # for the way forward, which a dual-path step goes when it is entered
+                if second:
+                    both = dual_path_step(self.backbone, batch, noise, timesteps, self.config, self.extractor)
+                    step = stack.enter_context(both)
+                else:
+                    step = naive_step(self.backbone, batch, noise, timesteps)
+            yield step
 
     # -- between the stages --------------------------------------------------------------------------------------------
 
@@ -238,8 +246,9 @@ class DualPathTrainer:
             latents = reference_latents(self.backbone, self.reference_texts, config.reference_portraits, config.seed)
             self.references = reference_items(self.backbone, self.reference_texts, latents, self.custom[0])
         if config.map_source == "averaged":
-            self.custom = with_averaged_maps(self.backbone, self.custom, config)
-            self.references = with_averaged_maps(self.backbone, self.references, config)
+            with self.accelerator.autocast():
+                self.custom = with_averaged_maps(self.backbone, self.custom, config)
+                self.references = with_averaged_maps(self.backbone, self.references, config)
         if config.weight_purecc:
             self.freeze_extractor({name: value.detach().clone() for name, value in self.trained.state().items()})
         if not config.scale_terms:

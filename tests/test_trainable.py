@@ -124,3 +124,12 @@ def test_an_unknown_kind_and_a_second_adapter_are_refused(toy: Backbone, kind: s
     make_trainable("lora", toy.pipe.unet, rank=4, seed=0, steps=STEPS)
     with pytest.raises(BackboneError, match="already has an adapter"):
         make_trainable(kind, toy.pipe.unet, rank=4, seed=0, steps=STEPS)
+
+
+def test_sixteen_bits_are_for_what_is_frozen(toy: Backbone) -> None:
+    toy.pipe.unet.to(torch.bfloat16)
+    with pytest.raises(BackboneError, match="learn in 32 bits, and are torch.bfloat16"):
+        make_trainable("weights", toy.pipe.unet, 2, 0, 10)
+    lora = make_trainable("lora", toy.pipe.unet, 2, 0, 10)
+    assert {parameter.dtype for parameter in lora.parameters} == {torch.float32}
+    assert {p.dtype for p in toy.pipe.unet.parameters() if not p.requires_grad} == {torch.bfloat16}

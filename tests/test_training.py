@@ -8,10 +8,11 @@ import torch
 from accelerate.state import AcceleratorState
 from diffusers import StableDiffusionPipeline
 
+from spf_lite.adapters import load_adapter
 from spf_lite.batches import collate
 from spf_lite.data import CustomSet, CustomSetError
 from spf_lite.dual_path import dual_path_step
-from spf_lite.pipelines import Backbone, sample
+from spf_lite.pipelines import Backbone, load, sample
 from spf_lite.prompts import TargetCutOffError
 from spf_lite.training import DualPathTrainer, TrainConfig, TrainingDivergedError
 
@@ -212,6 +213,52 @@ def test_sixteen_bits_learn_about_the_same(toy_folders: dict[str, Path], custom_
             DualPathTrainer(load_toy(toy_folders["v_prediction"]), custom_set, replace(SHORT, mixed_precision="fp16"))
     finally:
         AcceleratorState._reset_state(True)
+
+
+def test_both_stages_compute_in_sixteen_bits_when_asked_to(toy: Backbone, custom_set: CustomSet) -> None:
+    AcceleratorState._reset_state(True)
+    seen: list[torch.dtype] = []
+    try:
+        trainer = DualPathTrainer(toy, custom_set, replace(FULL, mixed_precision="bf16"))
+        layer = toy.pipe.unet.conv_out
+        layer.register_forward_hook(lambda module, args, output: seen.append(output.dtype) if trainer.history else None)
+        trainer.fit(progress=False)
+    finally:
+        AcceleratorState._reset_state(True)
+    drawn = seen.count(torch.float32)  # the reference's portraits are painted as ever
+    assert set(seen[-4:]) == {torch.bfloat16}, "both paths of the last steps"
+    assert seen.count(torch.bfloat16) >= 2 + 2 * 3 and drawn < len(seen)
+
+
+@pytest.mark.parametrize("kind", ["lora", "adalora"])
+def test_frozen_weights_may_have_sixteen_bits(
+    kind: str, toy_folders: dict[str, Path], custom_set: CustomSet, tmp_path: Path
+) -> None:
+    folder = str(toy_folders["v_prediction"])
+    backbone = load(folder, dtype=torch.bfloat16)
+    latents, text = torch.randn(2, 4, 8, 8), torch.randn(2, 32, 32)
+
+    def predict() -> torch.Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return backbone.pipe.unet(latents, 500, text).sample
+
+    untouched = predict()
+    with pytest.raises(ValueError, match="weights of torch.bfloat16 want mixed_precision=fp16 or bf16"):
+        DualPathTrainer(backbone, custom_set, SHORT)
+    AcceleratorState._reset_state(True)
+    try:
+        config = replace(FULL, mixed_precision="bf16", map_source="averaged", trainable=kind, learning_rate=1e-2)
+        trainer = DualPathTrainer(backbone, custom_set, config)
+        history = trainer.fit(progress=False).history
+    finally:
+        AcceleratorState._reset_state(True)
+    assert len(history) == config.steps and np.isfinite(losses_of(history)).all()
+    assert {parameter.dtype for parameter in trainer.parameters} == {torch.float32}
+    assert not torch.equal(predict(), untouched), "something was learned"
+    with backbone.reference():
+        assert torch.equal(predict(), untouched)
+    trainer.export(tmp_path / "adapter")
+    load_adapter(load_toy(toy_folders["v_prediction"]).pipe, tmp_path / "adapter")
 
 
 def test_the_learning_rate_follows_its_schedule(toy: Backbone, custom_set: CustomSet) -> None:
