@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,8 +29,6 @@ from spf_lite.trainable import Lora
 
 #: What a step can be, from the least to the most.
 VARIANTS = ("plain LoRA", "dual path", "dual path, enhancement", "two models")
-#: Bits that layers compute in; the weights stay in 32 bits, as :class:`spf_lite.training.DualPathTrainer` keeps them.
-PRECISIONS = {"32 bits": None, "16 bits": torch.float16}
 #: Rank of the adapter, as in the recipes.
 RANK = 16
 
@@ -67,19 +66,24 @@ class StepMemory:
         return sum(self.parts(batch_size).values())
 
 
-def sd15_on_meta(tokenizer_of: Backbone) -> Backbone:
+def sd15_on_meta(tokenizer_of: Backbone, dtype: torch.dtype = torch.float32) -> Backbone:
     """Stable Diffusion 1.5 with an adapter on it, all of it shapes without numbers: it takes next to no memory.
 
     Args:
         tokenizer_of: any tokenizer will do, nothing is read.
+        dtype: of the frozen weights, as in :func:`spf_lite.pipelines.load`; the adapter and CLIP have 32 bits.
     """
     with torch.device("meta"):
         backbone = random_sd15(tokenizer_of)
+    for module in (backbone.pipe.unet, backbone.pipe.vae, backbone.pipe.text_encoder):
+        torch.nn.Module.to(module, dtype)
     backbone.trainable = Lora(backbone.pipe.unet, RANK, seed=0)
     return backbone
 
 
-def step_memory(backbone: Backbone, variant: str = "dual path", pixels: int = 512, bits: str = "32 bits") -> StepMemory:
+def step_memory(
+    backbone: Backbone, variant: str = "dual path", pixels: int = 512, compute: torch.dtype | None = None
+) -> StepMemory:
     """Count the memory of one training step.
 
     Args:
@@ -87,49 +91,58 @@ def step_memory(backbone: Backbone, variant: str = "dual path", pixels: int = 51
         variant: one of :data:`VARIANTS`. Enhancement is counted for every portrait, though it trusts only the lower
             seven tenths of the timesteps.
         pixels: side of the portraits.
-        bits: one of :data:`PRECISIONS`, the precision that layers compute in.
+        compute: what autocast has layers compute in (``mixed_precision`` of the trainer); None: 32 bits.
 
     Raises:
-        ValueError: for another variant or precision, a side that the UNet cannot halve often enough, or a backbone
-            that is not on the meta device.
+        ValueError: for another variant, a side that the UNet cannot halve often enough, or a backbone that is not on
+            the meta device.
+        AttentionError: if no layer of a UNet has the size whose attention is recorded.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant={variant!r}: expected one of {', '.join(VARIANTS)}")
-    if bits not in PRECISIONS:
-        raise ValueError(f"bits={bits!r}: expected one of {', '.join(PRECISIONS)}")
     unet, factor = backbone.pipe.unet, backbone.pipe.vae_scale_factor
     multiple = factor * 2 ** (len(unet.config.block_out_channels) - 1)
     if pixels < multiple or pixels % multiple:
         raise ValueError(f"pixels={pixels}: expected a multiple of {multiple}")
     if unet.device.type != "meta" or backbone.trainable is None:
         raise ValueError("expected a backbone on the meta device with a trainable, as sd15_on_meta makes it")
-
-    dtype = PRECISIONS[bits]
     side = pixels // factor
-    plain = _saved(backbone, lambda: _plain(backbone, side), dtype)
+    # What does not grow with the batch are copies of weights: autocast makes them anew, and backward wants them.
+    plain, copies = _growth(backbone, _plain, side, compute)
     per_portrait = {"activations": plain}
     if variant != "plain LoRA":
-        per_portrait["comparing the paths"] = max(0, _saved(backbone, lambda: _dual(backbone, side), dtype) - plain)
+        both, copies = _growth(backbone, _dual, side, compute)
+        per_portrait["comparing the paths"] = both - plain
     if variant == "dual path, enhancement":
-        per_portrait["enhancement"] = _saved(backbone, lambda: _enhancement(backbone, side), dtype)
-    return StepMemory(_fixed(backbone, variant), per_portrait)
+        per_portrait["enhancement"], more = _growth(backbone, _enhancement, side, compute)
+        copies += more
+    fixed = _fixed(backbone, variant)
+    if compute is not None:
+        fixed["16-bit copies of weights"] = copies
+    return StepMemory(fixed, per_portrait)
+
+
+def _growth(
+    backbone: Backbone, run: Callable[[Backbone, int, int], Tensor], side: int, compute: torch.dtype | None
+) -> tuple[int, int]:
+    """Bytes kept for each portrait, and for all together."""
+    one, two = (_saved(backbone, partial(run, backbone, size, side), compute) for size in (1, 2))
+    return two - one, 2 * one - two
 
 
 def _fixed(backbone: Backbone, variant: str) -> dict[str, int]:
     pipe, trainable = backbone.pipe, backbone.trainable
     assert trainable is not None
     learned = _bytes(trainable.parameters)
-    parts = {
-        "UNet": _bytes(pipe.unet.parameters()) - learned,
-        "text encoder, autoencoder": _bytes([*pipe.text_encoder.parameters(), *pipe.vae.parameters()]),
-        "adapter, gradient, AdamW": 4 * learned,  # itself, its gradient, and two running means
-    }
+    parts = {"UNet": _bytes(pipe.unet.parameters()) - learned}
+    if variant == "two models":
+        parts["second UNet"] = parts["UNet"]
+    parts["text encoder, autoencoder"] = _bytes([*pipe.text_encoder.parameters(), *pipe.vae.parameters()])
     if variant != "plain LoRA":
         parts["CLIP"] = _bytes(backbone.clip.model.parameters())
     if variant == "dual path, enhancement" and backbone.preview is not None:
         parts["CLIP"] += _bytes(backbone.preview.parameters())
-    if variant == "two models":
-        parts["second UNet"] = parts["UNet"]
+    parts["adapter, gradient, AdamW"] = 4 * learned  # itself, its gradient, and two running means
     return parts
 
 
@@ -137,28 +150,27 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _plain(backbone: Backbone, side: int) -> Tensor:
-    batch = random_batch(backbone, 1, side=side)
-    noise = torch.empty_like(batch.latents)
-    return naive_step(backbone, batch, noise, _timestep()).terms["denoise"].mean()
+def _plain(backbone: Backbone, size: int, side: int) -> Tensor:
+    batch = random_batch(backbone, size, side=side)
+    return naive_step(backbone, batch, torch.empty_like(batch.latents), _timesteps(size)).terms["denoise"].mean()
 
 
-def _dual(backbone: Backbone, side: int) -> Tensor:
-    batch = random_batch(backbone, 1, side=side)
-    with dual_path_step(backbone, batch, torch.empty_like(batch.latents), _timestep(), DUAL) as step:
+def _dual(backbone: Backbone, size: int, side: int) -> Tensor:
+    batch = random_batch(backbone, size, side=side)
+    with dual_path_step(backbone, batch, torch.empty_like(batch.latents), _timesteps(size), DUAL) as step:
         return torch.stack([term.mean() for term in step.terms.values()]).sum()
 
 
-def _enhancement(backbone: Backbone, side: int) -> Tensor:
+def _enhancement(backbone: Backbone, size: int, side: int) -> Tensor:
     """From the response to what CLIP makes of the picture; of the loss itself no byte worth counting is left."""
-    batch = random_batch(backbone, 1, side=side)
+    batch = random_batch(backbone, size, side=side)
     response = torch.empty_like(batch.latents, requires_grad=True)
-    latents = predicted_latents(backbone.pipe.scheduler, response, batch.latents, _timestep())
+    latents = predicted_latents(backbone.pipe.scheduler, response, batch.latents, _timesteps(size))
     return backbone.clip.image_features(backbone.draft(latents).float().clamp(-0.2, 1.2))
 
 
-def _timestep() -> Tensor:
-    return torch.zeros(1, dtype=torch.long, device="meta")
+def _timesteps(size: int) -> Tensor:
+    return torch.zeros(size, dtype=torch.long, device="meta")
 
 
 def _saved(backbone: Backbone, run: Callable[[], Tensor], dtype: torch.dtype | None) -> int:
