@@ -1,4 +1,4 @@
-"""Numbers in pictures: bars and points with intervals, curves, matrices, in the style of :mod:`spf_lite.plots`."""
+"""Numbers in pictures: bars, stacks and points, curves, matrices, in the style of :mod:`spf_lite.plots`."""
 
 from __future__ import annotations
 
@@ -68,6 +68,43 @@ def bars_with_intervals(
         axes.set_ylim(bottom=0)
         if len(series) > 1:
             axes.legend()
+    return sheet
+
+
+def stacks(series: Mapping[str, Mapping[str, float]], xlabel: str, size: tuple[float, float] = (6.4, 3.2)) -> Sheet:
+    """One horizontal bar for each series, stacked by cause, with its sum behind it.
+
+    Args:
+        series: name of each bar, with its parts by cause; a cause has one colour in all bars.
+        xlabel: what is summed, with its unit.
+        size: in inches.
+
+    Raises:
+        ValueError: if there is nothing to stack, a part is negative, or there are more causes than colours.
+    """
+    causes = list(dict.fromkeys(cause for parts in series.values() for cause in parts))
+    palette = ("#0072B2", "#D55E00", *FURTHER_COLORS, "#999999")
+    if not causes:
+        raise ValueError("nothing to stack")
+    if len(causes) > len(palette):
+        raise ValueError(f"{len(causes)} causes, and only {len(palette)} colours")
+    if negative := [cause for parts in series.values() for cause, value in parts.items() if value < 0]:
+        raise ValueError(f"{negative[0]!r} is negative: it cannot be stacked")
+    places = np.arange(len(series))[::-1]  # the first on top
+    left = np.zeros(len(series))
+    with rc_context(STYLE):
+        sheet = Sheet(figsize=size, dpi=150, layout="constrained")
+        axes = sheet.subplots()
+        for cause, color in zip(causes, palette, strict=False):
+            values = np.array([parts.get(cause, 0.0) for parts in series.values()])
+            axes.barh(places, values, left=left, height=0.62, color=color, label=cause)
+            left += values
+        for place, total in zip(places, left, strict=True):
+            axes.annotate(f"{total:.1f}", (total, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.set_yticks(places, list(series))
+        axes.set_xlabel(xlabel)
+        axes.margins(x=0.1)
+        sheet.legend(loc="outside lower center", ncols=3, fontsize=8)
     return sheet
 
 

@@ -4,7 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from spf_lite.charts import bars_with_intervals, curves, matrices, trade_off
+from spf_lite.charts import bars_with_intervals, curves, matrices, stacks, trade_off
 from spf_lite.metrics import Estimate
 from spf_lite.plots import COLORS
 
@@ -122,3 +122,29 @@ def test_points_of_one_colour_are_told_apart_by_being_filled_or_hollow() -> None
     # Without colours every point up to the seventh is of its own.
     (axes,) = trade_off({str(n): (estimate, estimate) for n in range(7)}, "found", "flips").axes
     assert len({container.lines[0].get_color() for container in axes.containers}) == 7
+
+
+def test_stacks_begin_where_the_last_part_ends_and_keep_a_colour_for_a_cause() -> None:
+    sheet = stacks({"plain": {"UNet": 3.0, "kept": 1.5}, "two": {"UNet": 3.0, "second": 3.0, "kept": 1.5}}, "GB")
+    (axes,) = sheet.axes
+    bars = {container.get_label(): container.patches for container in axes.containers}
+    assert list(bars) == ["UNet", "kept", "second"]
+    assert [(bar.get_x(), bar.get_width()) for bar in bars["kept"]] == [(3.0, 1.5), (3.0, 1.5)]
+    assert [(bar.get_x(), bar.get_width()) for bar in bars["second"]] == [(4.5, 0.0), (4.5, 3.0)]
+    assert len({patches[0].get_facecolor() for patches in bars.values()}) == 3
+    assert [text.get_text() for text in axes.texts] == ["4.5", "7.5"]
+    assert axes.get_yticks()[0] > axes.get_yticks()[1], "the first is on top"
+
+
+@pytest.mark.parametrize(
+    ("series", "message"),
+    [
+        ({}, "nothing to stack"),
+        ({"a": {}}, "nothing to stack"),
+        ({"a": {"UNet": -1.0}}, "'UNet' is negative"),
+        ({"a": {str(n): 1.0 for n in range(9)}}, "9 causes, and only 8 colours"),
+    ],
+)
+def test_stacks_that_cannot_be_are_refused(series: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        stacks(series, "GB")

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from accelerate.state import AcceleratorState
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from safetensors.torch import load_file
 
 from spf_lite import benchmark, cli, cost, custom_sets, evaluation, methods, pipelines, report
+from spf_lite.adapters import ADAPTER_FILE
 from spf_lite.config import TrainConfig
 from spf_lite.cost import Cost
 from spf_lite.custom_sets import CAPTIONS
@@ -226,6 +230,24 @@ def test_train_takes_changes_to_the_recipe(
         SHORT, stage1_steps=1, stage2_steps=0, checkpoint_every=1, control=replace(SHORT.control, threshold=0.2)
     )
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 1
+
+
+def test_train_with_frozen_weights_of_sixteen_bits(
+    model: str, custom_folder: Path, short_recipes: None, tmp_path: Path
+) -> None:
+    AcceleratorState._reset_state(True)  # accelerate knows one precision per process
+    try:
+        train = ("train", custom_folder, tmp_path / "run", "--model", model, "--dtype", "bfloat16")
+        train += ("--set", "mixed_precision=bf16", "--set", "gradient_accumulation=2")
+        assert run(*train) == 0
+        log = (tmp_path / "run" / "log.jsonl").read_text()
+        assert run(*train, "--resume") == 0 and (tmp_path / "run" / "log.jsonl").read_text() == log
+    finally:
+        AcceleratorState._reset_state(True)
+    weights = load_file(tmp_path / "run" / "adapter" / ADAPTER_FILE)
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    draw = ("sample", "a person", tmp_path / "portrait.png", "--model", model, "--steps", 1, "--seeds", 0)
+    assert run(*draw, "--adapter", tmp_path / "run" / "adapter") == 0
 
 
 def test_pretrain_passes_on_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import yaml
 BOOK = Path(__file__).parents[1] / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 #: Calls whose result a cell shows as a picture.
-PICTURES = ("portrait_grid", "bars_with_intervals", "trade_off", "curves", "matrices", "sheet")
+PICTURES = ("portrait_grid", "bars_with_intervals", "trade_off", "curves", "matrices", "stacks", "sheet")
 LINK = re.compile(r"In the\s+book:\s+:doc:`/([\w-]+)`")
 CHECKED = "nbval-check-output"
 

@@ -10,7 +10,15 @@ from playwright.sync_api import Page
 
 from spf_lite.artwork import render
 from spf_lite.portraits import Portrait
-from spf_lite.widgets import AttentionExplorer, BeforeAfter, ControlMapExplorer, TrainingScrubber, WeightExplorer
+from spf_lite.widgets import (
+    AttentionExplorer,
+    BeforeAfter,
+    ControlMapExplorer,
+    MemoryCalculator,
+    TrainingScrubber,
+    WeightExplorer,
+)
+from tests.test_widgets_memory import CARDS, STEPS
 
 from .conftest import stumbling_blocks
 
@@ -57,6 +65,7 @@ WIDGETS: dict[str, Callable[[], anywidget.AnyWidget]] = {
         ],
         ["a person"],
     ),
+    "memory": lambda: MemoryCalculator(STEPS, CARDS),
     "weights": lambda: WeightExplorer(
         [
             {
