@@ -80,8 +80,8 @@ class TrainConfig:
             differ in what the whole picture is to be, and the map shows nothing of the target.
         control: options of the control map.
         checkpoint_every: steps between checkpoints.
-        mixed_precision: ``no``, ``fp16`` or ``bf16``: what both paths compute in; weights, losses and their sums stay
-            in 32 bits.
+        mixed_precision: ``no``, ``fp16`` or ``bf16``: what both paths compute in; losses, their sums and whatever
+            learns stay in 32 bits. Frozen weights have the type they were loaded in (:func:`spf_lite.pipelines.load`).
         gradient_accumulation: parts that a process cuts its share of a batch into, to save memory.
         gradient_checkpointing: compute layers once more in the backward pass instead of keeping them: less memory,
             more time.
