@@ -230,7 +230,7 @@ def trade_off(
             marker = "os^Dv<>Ph*Xp"[list(used).index(color) % 12]
             axes.errorbar(
                 across.mean, upwards.mean, xerr=np.clip(ends[0], 0, None), yerr=np.clip(ends[1], 0, None),
-                marker=marker, markersize=7, fillstyle="full" if used[color] == 1 else "none", linestyle="none",
+                marker=marker, markersize=7, markerfacecolor=color if used[color] == 1 else "white", linestyle="none",
                 capsize=3, color=color, label=name,
             )  # fmt: skip
         axes.set_xlabel(xlabel)

@@ -117,7 +117,7 @@ def test_points_of_one_colour_are_told_apart_by_being_filled_or_hollow() -> None
     (axes,) = trade_off({name: (estimate, estimate) for name in names}, "found", "flips", colors).axes
     marks = [container.lines[0] for container in axes.containers]
     assert [mark.get_color() for mark in marks] == list(colors.values())
-    assert [mark.get_fillstyle() for mark in marks] == ["full", "full", "none", "none"]
+    assert [mark.get_markerfacecolor() for mark in marks] == [*list(colors.values())[:2], "white", "white"]
     assert marks[0].get_marker() == marks[2].get_marker() != marks[1].get_marker()
     # Without colours every point up to the seventh is of its own.
     (axes,) = trade_off({str(n): (estimate, estimate) for n in range(7)}, "found", "flips").axes

@@ -16,7 +16,7 @@ function render({ model, el }) {
     "div", { class: "spf-widget spf-memory" },
     make(
       "div", { class: "spf-controls" }, step.root, precision.root, batch.root,
-      make("label", { for: card.id }, "Card"), card,
+      make("label", { for: card.id }, "Card ", card),
     ),
     bar, verdict, legend,
   );
