@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike
 from spf_lite.arrays import as_array
 from spf_lite.plots import COLORS, FURTHER_COLORS, STYLE, Sheet
 
+#: For what has no colour of its own, where the book's names need not be kept free.
+_PALETTE = (COLORS["dual path"], COLORS["naive fine-tuning"], *FURTHER_COLORS)
+
 
 class Interval(Protocol):
     """Anything with a mean and the ends of an interval, such as :class:`spf_lite.metrics.Estimate`."""
@@ -83,7 +86,7 @@ def stacks(series: Mapping[str, Mapping[str, float]], xlabel: str, size: tuple[f
         ValueError: if there is nothing to stack, a part is negative, or there are more causes than colours.
     """
     causes = list(dict.fromkeys(cause for parts in series.values() for cause in parts))
-    palette = ("#0072B2", "#D55E00", *FURTHER_COLORS, "#999999")
+    palette = (*_PALETTE, COLORS["base model"])
     if not causes:
         raise ValueError("nothing to stack")
     if len(causes) > len(palette):
@@ -217,7 +220,7 @@ def trade_off(
         raise ValueError("no points to show")
     known = {**COLORS, **(colors or {})}
     taken = {known[name] for name in points if name in known}
-    free = [color for color in ("#0072B2", "#D55E00", *FURTHER_COLORS) if color not in taken]
+    free = [color for color in _PALETTE if color not in taken]
     spare = iter((free or FURTHER_COLORS) * len(points))
     used: dict[str, int] = {}
     with rc_context(STYLE):

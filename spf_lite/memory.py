@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from spf_lite.batches import Batch
 from spf_lite.cost import DUAL
 from spf_lite.dual_path import dual_path_step, naive_step
 from spf_lite.noise import predicted_latents
@@ -126,7 +127,8 @@ def _growth(
     backbone: Backbone, run: Callable[[Backbone, int, int], Tensor], side: int, compute: torch.dtype | None
 ) -> tuple[int, int]:
     """Bytes kept for each portrait, and for all together."""
-    one, two = (_saved(backbone, partial(run, backbone, size, side), compute) for size in (1, 2))
+    with _Cheap(compute):
+        one, two = (_saved(backbone, partial(run, backbone, size, side)) for size in (1, 2))
     return two - one, 2 * one - two
 
 
@@ -152,12 +154,12 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 def _plain(backbone: Backbone, size: int, side: int) -> Tensor:
     batch = random_batch(backbone, size, side=side)
-    return naive_step(backbone, batch, torch.empty_like(batch.latents), _timesteps(size)).terms["denoise"].mean()
+    return naive_step(backbone, batch, torch.zeros_like(batch.latents), _timesteps(batch)).terms["denoise"].mean()
 
 
 def _dual(backbone: Backbone, size: int, side: int) -> Tensor:
     batch = random_batch(backbone, size, side=side)
-    with dual_path_step(backbone, batch, torch.empty_like(batch.latents), _timesteps(size), DUAL) as step:
+    with dual_path_step(backbone, batch, torch.zeros_like(batch.latents), _timesteps(batch), DUAL) as step:
         return torch.stack([term.mean() for term in step.terms.values()]).sum()
 
 
@@ -165,22 +167,22 @@ def _enhancement(backbone: Backbone, size: int, side: int) -> Tensor:
     """From the response to what CLIP makes of the picture; of the loss itself no byte worth counting is left."""
     batch = random_batch(backbone, size, side=side)
     response = torch.empty_like(batch.latents, requires_grad=True)
-    latents = predicted_latents(backbone.pipe.scheduler, response, batch.latents, _timesteps(size))
+    latents = predicted_latents(backbone.pipe.scheduler, response, batch.latents, _timesteps(batch))
     return backbone.clip.image_features(backbone.draft(latents).float().clamp(-0.2, 1.2))
 
 
-def _timesteps(size: int) -> Tensor:
-    return torch.zeros(size, dtype=torch.long, device="meta")
+def _timesteps(batch: Batch) -> Tensor:
+    return torch.zeros(len(batch), dtype=torch.long, device=batch.latents.device)
 
 
-def _saved(backbone: Backbone, run: Callable[[], Tensor], dtype: torch.dtype | None) -> int:
+def _saved(backbone: Backbone, run: Callable[[], Tensor]) -> int:
     """Bytes that autograd keeps for the way back, without the weights, which are there anyway."""
     pipe = backbone.pipe
     modules: list[nn.Module] = [pipe.unet, pipe.vae, backbone.clip.model]
     if backbone.preview is not None:
         modules.append(backbone.preview)
     weights = {_storage(parameter) for module in modules for parameter in module.parameters()}
-    with _Cheap(dtype), kept_for_backward() as kept:
+    with kept_for_backward() as kept:
         run()
     return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
 
@@ -205,13 +207,13 @@ def _storage(tensor: Tensor) -> int:
 class _Cheap(TorchFunctionMode):
     """Has meta tensors treated as a graphics card treats real ones: fused attention, and autocast if asked for."""
 
-    def __init__(self, dtype: torch.dtype | None, low: Collection[Any] = _LOW, high: Collection[Any] = _HIGH) -> None:
+    def __init__(self, dtype: torch.dtype | None, high: Collection[Any] = _HIGH) -> None:
         super().__init__()
-        self.dtype, self.low, self.high = dtype, low, high
+        self.dtype, self.high = dtype, high
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self.dtype is not None and func in self.low:
+        if self.dtype is not None and func in _LOW:
             args, kwargs = _cast((args, kwargs), self.dtype)
         elif self.dtype is not None and func in self.high:
             args, kwargs = _cast((args, kwargs), torch.float32)

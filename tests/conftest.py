@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from playwright.sync_api import Browser, sync_playwright
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
@@ -164,3 +165,11 @@ def browser() -> Iterator[Browser]:
         instance = playwright.chromium.launch(executable_path=chromium, args=arguments)
         yield instance
         instance.close()
+
+
+@pytest.fixture
+def fresh_accelerate() -> Iterator[None]:
+    """accelerate knows one precision per process."""
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
@@ -233,17 +232,13 @@ def test_train_takes_changes_to_the_recipe(
 
 
 def test_train_with_frozen_weights_of_sixteen_bits(
-    model: str, custom_folder: Path, short_recipes: None, tmp_path: Path
+    model: str, custom_folder: Path, short_recipes: None, tmp_path: Path, fresh_accelerate: None
 ) -> None:
-    AcceleratorState._reset_state(True)  # accelerate knows one precision per process
-    try:
-        train = ("train", custom_folder, tmp_path / "run", "--model", model, "--dtype", "bfloat16")
-        train += ("--set", "mixed_precision=bf16", "--set", "gradient_accumulation=2")
-        assert run(*train) == 0
-        log = (tmp_path / "run" / "log.jsonl").read_text()
-        assert run(*train, "--resume") == 0 and (tmp_path / "run" / "log.jsonl").read_text() == log
-    finally:
-        AcceleratorState._reset_state(True)
+    train = ("train", custom_folder, tmp_path / "run", "--model", model, "--dtype", "bfloat16")
+    train += ("--set", "mixed_precision=bf16", "--set", "gradient_accumulation=2")
+    assert run(*train) == 0
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    assert run(*train, "--resume") == 0 and (tmp_path / "run" / "log.jsonl").read_text() == log
     weights = load_file(tmp_path / "run" / "adapter" / ADAPTER_FILE)
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     draw = ("sample", "a person", tmp_path / "portrait.png", "--model", model, "--steps", 1, "--seeds", 0)

@@ -8,11 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spf_lite import memory
-from spf_lite.cost import DUAL
-from spf_lite.dual_path import dual_path_step, naive_step
-from spf_lite.memory import VARIANTS, StepMemory, kept_for_backward, sd15_on_meta, step_memory
+from spf_lite.memory import VARIANTS, StepMemory, sd15_on_meta, step_memory
 from spf_lite.pipelines import Backbone
-from spf_lite.random_models import random_batch
 from spf_lite.trainable import Lora
 
 from .conftest import load_toy
@@ -32,34 +29,12 @@ def shapes(toy_folders: dict[str, Path]) -> Backbone:
     return backbone
 
 
-def really_kept(backbone: Backbone, run: Callable[[], Tensor]) -> int:
-    """Bytes that a step with real numbers keeps besides the weights."""
-    modules = (backbone.pipe.unet, backbone.pipe.vae, backbone.clip.model, backbone.preview)
-    weights = {p.untyped_storage()._cdata for module in modules if module for p in module.parameters()}
-    with kept_for_backward() as kept:
-        run()
-    return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
-
-
-def plain(backbone: Backbone, size: int) -> Tensor:
-    batch = random_batch(backbone, size)
-    noise, timesteps = torch.randn_like(batch.latents), torch.full((size,), 100)
-    return naive_step(backbone, batch, noise, timesteps).terms["denoise"].mean()
-
-
-def dual(backbone: Backbone, size: int) -> Tensor:
-    batch = random_batch(backbone, size)
-    noise, timesteps = torch.randn_like(batch.latents), torch.full((size,), 100)
-    with dual_path_step(backbone, batch, noise, timesteps, DUAL) as step:
-        return torch.stack([term.mean() for term in step.terms.values()]).sum()
-
-
-@pytest.mark.parametrize(("variant", "run"), [("plain LoRA", plain), ("dual path", dual)])
+@pytest.mark.parametrize(("variant", "run"), [("plain LoRA", memory._plain), ("dual path", memory._dual)])
 def test_shapes_keep_as_much_as_numbers(
-    variant: str, run: Callable[[Backbone, int], Tensor], shapes: Backbone, toy: Backbone
+    variant: str, run: Callable[[Backbone, int, int], Tensor], shapes: Backbone, toy: Backbone
 ) -> None:
     toy.trainable = Lora(toy.pipe.unet, memory.RANK, seed=0)
-    one, two = (really_kept(toy, partial(run, toy, size)) for size in (1, 2))
+    one, two = (memory._saved(toy, partial(run, toy, size, 8)) for size in (1, 2))
     counted = sum(step_memory(shapes, variant, pixels=64).per_portrait.values())
     assert one > 100_000
     assert counted == pytest.approx(two - one, rel=0.01)
@@ -70,14 +45,14 @@ def test_sixteen_bits_keep_as_much_as_real_autocast(shapes: Backbone, toy: Backb
 
     def autocast(size: int) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            return plain(toy, size)
+            return memory._plain(toy, size, 8)
 
-    real = [really_kept(toy, partial(autocast, size)) for size in (1, 2)]
+    real = [memory._saved(toy, partial(autocast, size)) for size in (1, 2)]
     # What it takes to 16 bits is the same on a processor; what it takes back to 32 is less: of ours the loss alone.
     counted = []
     for size in (1, 2):
         with memory._Cheap(torch.bfloat16, high={F.mse_loss}):
-            counted.append(really_kept(shapes, partial(memory._plain, shapes, size, 8)))
+            counted.append(memory._saved(shapes, partial(memory._plain, shapes, size, 8)))
     assert counted == pytest.approx(real, rel=0.03)
 
 

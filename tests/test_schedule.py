@@ -1,9 +1,7 @@
-from collections.abc import Iterator
 from math import cos, pi
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 from spf_lite.config import TrainConfig
 from spf_lite.schedule import accelerator_for, learning_rates
@@ -40,14 +38,6 @@ def test_a_cosine_comes_down_to_zero_over_both_stages() -> None:
     assert found[0] == PEAK and found[5] == pytest.approx(PEAK / 2) and found[10] == pytest.approx(0)
     late = rates(schedule="cosine", warmup_steps=4)
     assert late[4:] == found[4:] and all(a < b for a, b in zip(late[:4], found[:4], strict=True))
-
-
-@pytest.fixture
-def fresh_accelerate() -> Iterator[None]:
-    """accelerate knows one precision per process."""
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
 
 
 def test_the_accelerator_takes_device_and_precision(fresh_accelerate: None) -> None:

@@ -196,7 +196,9 @@ def test_parts_and_recomputed_layers_change_nothing(toy_folders: dict[str, Path]
         run(gradient_accumulation=3)
 
 
-def test_sixteen_bits_learn_about_the_same(toy_folders: dict[str, Path], custom_set: CustomSet) -> None:
+def test_sixteen_bits_learn_about_the_same(
+    toy_folders: dict[str, Path], custom_set: CustomSet, fresh_accelerate: None
+) -> None:
     def run(precision: str) -> list[float]:
         AcceleratorState._reset_state(True)  # accelerate knows one precision per process
         config = replace(FULL, mixed_precision=precision)
@@ -205,26 +207,21 @@ def test_sixteen_bits_learn_about_the_same(toy_folders: dict[str, Path], custom_
         assert all(parameter.dtype == torch.float32 for parameter in trainer.parameters)
         return [line["denoise"] for line in history]
 
-    try:
-        full, half = run("no"), run("bf16")
-        assert half != full
-        assert half == pytest.approx(full, rel=0.05)
-        with pytest.raises(ValueError, match="precision"):
-            DualPathTrainer(load_toy(toy_folders["v_prediction"]), custom_set, replace(SHORT, mixed_precision="fp16"))
-    finally:
-        AcceleratorState._reset_state(True)
+    full, half = run("no"), run("bf16")
+    assert half != full
+    assert half == pytest.approx(full, rel=0.05)
+    with pytest.raises(ValueError, match="precision"):
+        DualPathTrainer(load_toy(toy_folders["v_prediction"]), custom_set, replace(SHORT, mixed_precision="fp16"))
 
 
-def test_both_stages_compute_in_sixteen_bits_when_asked_to(toy: Backbone, custom_set: CustomSet) -> None:
-    AcceleratorState._reset_state(True)
+def test_both_stages_compute_in_sixteen_bits_when_asked_to(
+    toy: Backbone, custom_set: CustomSet, fresh_accelerate: None
+) -> None:
     seen: list[torch.dtype] = []
-    try:
-        trainer = DualPathTrainer(toy, custom_set, replace(FULL, mixed_precision="bf16"))
-        layer = toy.pipe.unet.conv_out
-        layer.register_forward_hook(lambda module, args, output: seen.append(output.dtype) if trainer.history else None)
-        trainer.fit(progress=False)
-    finally:
-        AcceleratorState._reset_state(True)
+    trainer = DualPathTrainer(toy, custom_set, replace(FULL, mixed_precision="bf16"))
+    layer = toy.pipe.unet.conv_out
+    layer.register_forward_hook(lambda module, args, output: seen.append(output.dtype) if trainer.history else None)
+    trainer.fit(progress=False)
     drawn = seen.count(torch.float32)  # the reference's portraits are painted as ever
     assert set(seen[-4:]) == {torch.bfloat16}, "both paths of the last steps"
     assert seen.count(torch.bfloat16) >= 2 + 2 * 3 and drawn < len(seen)
@@ -232,10 +229,9 @@ def test_both_stages_compute_in_sixteen_bits_when_asked_to(toy: Backbone, custom
 
 @pytest.mark.parametrize("kind", ["lora", "adalora"])
 def test_frozen_weights_may_have_sixteen_bits(
-    kind: str, toy_folders: dict[str, Path], custom_set: CustomSet, tmp_path: Path
+    kind: str, toy_folders: dict[str, Path], custom_set: CustomSet, tmp_path: Path, fresh_accelerate: None
 ) -> None:
-    folder = str(toy_folders["v_prediction"])
-    backbone = load(folder, dtype=torch.bfloat16)
+    backbone = load(str(toy_folders["v_prediction"]), dtype=torch.bfloat16)
     latents, text = torch.randn(2, 4, 8, 8), torch.randn(2, 32, 32)
 
     def predict() -> torch.Tensor:
@@ -243,15 +239,9 @@ def test_frozen_weights_may_have_sixteen_bits(
             return backbone.pipe.unet(latents, 500, text).sample
 
     untouched = predict()
-    with pytest.raises(ValueError, match="weights of torch.bfloat16 want mixed_precision=fp16 or bf16"):
-        DualPathTrainer(backbone, custom_set, SHORT)
-    AcceleratorState._reset_state(True)
-    try:
-        config = replace(FULL, mixed_precision="bf16", map_source="averaged", trainable=kind, learning_rate=1e-2)
-        trainer = DualPathTrainer(backbone, custom_set, config)
-        history = trainer.fit(progress=False).history
-    finally:
-        AcceleratorState._reset_state(True)
+    config = replace(FULL, mixed_precision="bf16", map_source="averaged", trainable=kind, learning_rate=1e-2)
+    trainer = DualPathTrainer(backbone, custom_set, config)
+    history = trainer.fit(progress=False).history
     assert len(history) == config.steps and np.isfinite(losses_of(history)).all()
     assert {parameter.dtype for parameter in trainer.parameters} == {torch.float32}
     assert not torch.equal(predict(), untouched), "something was learned"
@@ -259,6 +249,11 @@ def test_frozen_weights_may_have_sixteen_bits(
         assert torch.equal(predict(), untouched)
     trainer.export(tmp_path / "adapter")
     load_adapter(load_toy(toy_folders["v_prediction"]).pipe, tmp_path / "adapter")
+
+
+def test_sixteen_bit_weights_want_mixed_precision(toy_folders: dict[str, Path], custom_set: CustomSet) -> None:
+    with pytest.raises(ValueError, match="weights of torch.bfloat16 want mixed_precision=fp16 or bf16"):
+        DualPathTrainer(load(str(toy_folders["v_prediction"]), dtype=torch.bfloat16), custom_set, SHORT)
 
 
 def test_the_learning_rate_follows_its_schedule(toy: Backbone, custom_set: CustomSet) -> None:
