@@ -6,9 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from spf_lite.control_map import ControlMapOptions
-from spf_lite.trainable import KINDS
-
 #: Loss terms of stage 2 and the configuration field that holds their weight.
 WEIGHTS = {
     "denoise": "weight_denoise",
@@ -24,8 +21,46 @@ WEIGHTS = {
 #: once when stage 2 begins, from several noises at timesteps where it is clear (ours). ``token``: the target's own
 #: attention map. ``given``: a mask that comes with the custom set. ``none``: nowhere (M = 0).
 MAPS = ("sfcm", "averaged", "token", "given", "none")
+#: What is trained on the cross-attention projections: a low-rank adapter, one that prunes its ranks, or the weights.
+KINDS = ("lora", "adalora", "weights")
 PRECISIONS = ("no", "fp16", "bf16")
+SUBTRACTIONS = ("mean", "sum")
 SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True)
+class ControlMapOptions:
+    """The choices that the paper leaves open.
+
+    Attributes:
+        weight: w, the weight of the subtraction.
+        smoothing: side of the box that D is averaged over before anything else (1: none). A single step's difference
+            is grainy.
+        rescale: stretch M to [0, 1] afterwards, per portrait; without it M is a few hundredths for most targets.
+        threshold: values of M below it become 0 (before ``softness`` is applied).
+        softness: 0 makes M a hard mask at ``threshold``; 1 leaves it as soft as it is.
+        subtraction: ``sum`` over the phrases, as the paper's formula stands, or ``mean``: that divided by the sum of
+            the distances. Each phrase map is stretched to [0, 1] and about a third on average, so the sum over a few
+            phrases exceeds any D, and the map is black.
+    """
+
+    weight: float = 1.0
+    smoothing: int = 3
+    rescale: bool = True
+    threshold: float = 0.0
+    softness: float = 1.0
+    subtraction: str = "mean"
+
+    def __post_init__(self) -> None:
+        if self.smoothing < 1 or self.smoothing % 2 == 0:
+            raise ValueError(f"smoothing={self.smoothing}: expected an odd number of latent pixels, 1 or more")
+        if self.subtraction not in ("mean", "sum"):
+            raise ValueError(f"subtraction={self.subtraction!r}: expected mean or sum")
+        if not 0 <= self.threshold < 1 or not 0 <= self.softness <= 1 or self.weight < 0:
+            raise ValueError(
+                f"threshold={self.threshold} must be in [0, 1), softness={self.softness} in [0, 1] and "
+                f"weight={self.weight} not negative"
+            )
 
 
 def _read(text: str, like: object, change: str) -> object:
@@ -42,7 +77,7 @@ def _read(text: str, like: object, change: str) -> object:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run. Saved beside every checkpoint and export; see :mod:`spf_lite.methods` for the named recipes.
+    """One run. Saved beside every checkpoint and export; see :mod:`spf_lite.training.recipes` for the named recipes.
 
     Attributes:
         stage1_steps: steps of ordinary fine-tuning.
@@ -80,8 +115,8 @@ class TrainConfig:
             differ in what the whole picture is to be, and the map shows nothing of the target.
         control: options of the control map.
         checkpoint_every: steps between checkpoints.
-        mixed_precision: ``no``, ``fp16`` or ``bf16``: what both paths compute in; losses, their sums and whatever
-            learns stay in 32 bits. Frozen weights have the type they were loaded in (:func:`spf_lite.pipelines.load`).
+        mixed_precision: ``no``, ``fp16`` or ``bf16``: what both paths compute in; losses, their sums and what
+            is trained stay in 32 bits. Frozen weights keep the type they were loaded in.
         gradient_accumulation: parts that a process cuts its share of a batch into, to save memory.
         gradient_checkpointing: compute layers once more in the backward pass instead of keeping them: less memory,
             more time.

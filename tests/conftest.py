@@ -13,14 +13,14 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from playwright.sync_api import Browser, sync_playwright
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from spf_lite.artwork import render
-from spf_lite.custom_sets import write_custom_set
-from spf_lite.data import CustomSet
-from spf_lite.judge import Judge, JudgeNet
-from spf_lite.pipelines import Backbone, load
-from spf_lite.portraits import Portrait
+from spf_lite.data.custom_set import CustomSet
+from spf_lite.evaluation.judge import Judge, JudgeNet
+from spf_lite.models.backbone import Backbone, load
 from spf_lite.pretrain import tokenizer as tiny_tokenizer
 from spf_lite.pretrain.ship import image_processor, text_tower
+from spf_lite.tiny_world.custom_sets import write_custom_set
+from spf_lite.tiny_world.portraits import Portrait
+from spf_lite.tiny_world.rendering import render
 
 torch.set_num_threads(1)
 

@@ -3,8 +3,7 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 
-from spf_lite.config import MAPS, WEIGHTS, TrainConfig
-from spf_lite.control_map import ControlMapOptions
+from spf_lite.config import MAPS, WEIGHTS, ControlMapOptions, TrainConfig
 
 
 def test_json_brings_everything_back() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from random import Random
 
-from spf_lite.portraits import ATTRIBUTES, Portrait, describe, get_target, phrases
+from spf_lite.tiny_world.portraits import ATTRIBUTES, Portrait, describe, get_target, phrases
 
 
 def random_caption(portrait: Portrait, rng: Random, keep_order: float = 0.6, silent: float = 0.06) -> str:

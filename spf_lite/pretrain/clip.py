@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from spf_lite.portraits import Portrait, all_phrases
 from spf_lite.pretrain import tokenizer as tiny_tokenizer
 from spf_lite.pretrain.captions import random_caption, true_phrases
 from spf_lite.pretrain.dataset import load_split
 from spf_lite.pretrain.loop import Schedule, fit
+from spf_lite.tiny_world.portraits import Portrait, all_phrases
 
 SCHEDULE = Schedule(steps=3000, learning_rate=1e-3, warmup=150, decay=800, ema=0.995, weight_decay=0.05)
 BATCH = 64
@@ -121,7 +121,7 @@ def losses(model: Towers, images: Tensor, captions: Tensor, vocabulary: Tensor, 
 
 
 def phrase_truth(portraits: list[Portrait]) -> Tensor:
-    """(N, P) of 0 and 1: which phrase of :func:`~spf_lite.portraits.all_phrases` is true of which portrait."""
+    """Which phrase of the tiny world is true of which portrait: (N, P) of 0 and 1."""
     index = {phrase: i for i, phrase in enumerate(all_phrases())}
     truth = torch.zeros(len(portraits), len(index))
     for row, portrait in enumerate(portraits):

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from spf_lite.artwork import part_mask, render
-from spf_lite.portraits import TARGETS, Portrait, random_portrait
+from spf_lite.tiny_world.portraits import TARGETS, Portrait, random_portrait
+from spf_lite.tiny_world.rendering import part_mask, render
 
 CHUNK = 1000
 #: How many chunks of :data:`CHUNK` portraits each split has.

@@ -16,12 +16,12 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from spf_lite.judge import HEADS, Judge, JudgeNet
-from spf_lite.portraits import Portrait, get_target
+from spf_lite.evaluation.judge import HEADS, Judge, JudgeNet
 from spf_lite.pretrain.autoencoder import to_tensor
 from spf_lite.pretrain.clip import roughen, shrink
 from spf_lite.pretrain.dataset import Split, load_split
 from spf_lite.pretrain.loop import Schedule, fit
+from spf_lite.tiny_world.portraits import Portrait, get_target
 
 SCHEDULE = Schedule(steps=1000, learning_rate=1.5e-3, warmup=100, decay=600, ema=0.995, weight_decay=0.02)
 BATCH = 64

@@ -13,7 +13,7 @@ from pathlib import Path
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTokenizer
 
-from spf_lite.judge import Judge
+from spf_lite.evaluation.judge import Judge
 from spf_lite.pretrain import autoencoder, clip, dataset, decoder, judge, preview, ship, unet
 from spf_lite.pretrain.loop import Schedule
 

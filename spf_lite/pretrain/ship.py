@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from spf_lite.judge import Judge
+from spf_lite.evaluation.judge import Judge
 from spf_lite.pretrain import clip as tiny_clip
 from spf_lite.pretrain.unet import build_scheduler
 
@@ -63,7 +63,7 @@ def _half(module: nn.Module) -> nn.Module:
 
 
 def ship(pipeline: StableDiffusionPipeline, clip: CLIPModel, folder: Path) -> None:
-    """Write the pipeline and CLIP; the judge saves itself (:meth:`spf_lite.judge.Judge.save`)."""
+    """Write the pipeline and CLIP; the judge saves itself (:meth:`spf_lite.evaluation.judge.Judge.save`)."""
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder, clip):
         _half(module)
     pipeline.save_pretrained(folder, safe_serialization=True)

@@ -11,7 +11,7 @@ from itertools import pairwise
 from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 
-from spf_lite.portraits import all_phrases
+from spf_lite.tiny_world.portraits import all_phrases
 
 MAX_LENGTH = 32
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")

@@ -9,7 +9,7 @@ const TINT = 0.75; // opacity of the tint where M is 1, so that the portrait shi
 
 const clamped = (value) => Math.min(Math.max(value, 0), 1);
 
-/** Stretch a map to [0, 1]; a constant one becomes 0. As spf_lite.control_map.min_max. */
+/** Stretch a map to [0, 1]; a constant one becomes 0. As spf_lite.method.control_map.min_max. */
 function minMax(map) {
   const low = Math.min(...map);
   const spread = Math.max(...map) - low;
@@ -17,7 +17,7 @@ function minMax(map) {
 }
 
 /**
- * The formula itself, as spf_lite.control_map.combine: M from D, A and the distances.
+ * The formula itself, as spf_lite.method.control_map.combine: M from D, A and the distances.
  * `difference` holds N numbers, `phraseMaps` P times N, `distances` P; the result holds N.
  */
 export function combine(difference, phraseMaps, distances, options) {

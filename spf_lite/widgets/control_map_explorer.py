@@ -1,8 +1,8 @@
 """Turn the knobs of the Semantic-Aware Fine Control Map and see at once where the target may change the portrait.
 
 What the map is made of, the noise difference D and the phrase maps A_p, is in the widget's state, small and at its
-native resolution. The browser puts it together by the formula of :func:`spf_lite.control_map.combine`, so that the
-sliders live on a static page too. Used in chapter 7, "The Semantic-Aware Fine Control Map".
+native resolution. The browser puts it together by the formula of :func:`spf_lite.method.control_map.combine`, so that
+the sliders live on a static page too. Used in chapter 7, "The Semantic-Aware Fine Control Map".
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch
 import traitlets
 from PIL import Image
 
-from spf_lite.config import TrainConfig
-from spf_lite.control_map import ControlMapOptions, combine
-from spf_lite.plots import tinted
+from spf_lite.config import ControlMapOptions, TrainConfig
+from spf_lite.method.control_map import combine
+from spf_lite.viz.plots import tinted
 from spf_lite.widgets.base import PicturedWidget, among, check_items, es_module
 from spf_lite.widgets.encoding import data_uri, decode, side_by_side
 from spf_lite.widgets.maps import BLUES, Floats, checked, heat, pack, unpack
@@ -46,7 +46,7 @@ class ControlMapExplorer(PicturedWidget):
         timestep: one of the items' timesteps.
         layer: one of the items' layers.
         distances: CLIP distance of each phrase, as the reader has set it, in [0, 2].
-        weight, threshold, softness, subtraction, rescale: as in :class:`~spf_lite.control_map.ControlMapOptions`.
+        weight, threshold, softness, subtraction, rescale: as in :class:`~spf_lite.config.ControlMapOptions`.
         smoothing: with which D was made; it cannot be changed here.
 
     Raises:

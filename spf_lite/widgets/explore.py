@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from spf_lite.attention import LayerRecord, record
-from spf_lite.batches import Item, collate
-from spf_lite.control_map import ControlMapOptions, control_map
-from spf_lite.noise import add_noise
-from spf_lite.pipelines import Backbone, decode_latents, encode_text, sample
+from spf_lite.config import ControlMapOptions
+from spf_lite.data.batch import Item, collate
+from spf_lite.method.attention import LayerRecord
+from spf_lite.method.control_map import control_map
+from spf_lite.method.paths import both_paths, reference_path
+from spf_lite.models.backbone import Backbone
+from spf_lite.models.codec import decode_latents, encode_text
+from spf_lite.models.diffusion import add_noise
+from spf_lite.models.sampling import sample
 from spf_lite.widgets.attention_explorer import ALL_LAYERS
 
 
@@ -64,13 +68,15 @@ def control_map_items(
         differences, maps, names = [], [], []
         for time in timesteps:
             noisy, times = _noised(backbone, batch.latents, noise, time)
-            layers, reference = _listen(backbone, noisy, times, batch.base)
-            response = backbone.pipe.unet(noisy, times, encoder_hidden_states=batch.complete).sample.float()
-            views = {ALL_LAYERS: layers, **{layer_label(name): {name: kept} for name, kept in layers.items()}}
-            made = [
-                control_map(response, reference, view, batch.phrases, batch.distances, options)
-                for view in views.values()
-            ]
+            paths = both_paths(backbone, noisy, times, batch.base, batch.complete, record_reference=True)
+            with paths as (reference, response):
+                assert reference is not None
+                own = {layer_label(name): {name: layer} for name, layer in reference.layers.items()}
+                views = {ALL_LAYERS: reference.layers, **own}
+                predictions = response.prediction, reference.prediction
+                made = [
+                    control_map(*predictions, view, batch.phrases, batch.distances, options) for view in views.values()
+                ]
             names = list(views)
             differences.append(made[0].noise_difference[0, 0])
             maps.append(torch.stack([one.phrase_maps[0] for one in made]))
@@ -118,7 +124,7 @@ def attention_items(
     labels = labels or [f"{text} (seed {seed})" for text, seed in zip(texts, seeds, strict=True)]
     _check(backbone, labels, len(texts), timesteps)
     with backbone.reference():
-        drawn: Tensor = sample(backbone.pipe, texts, seeds=seeds, output_type="latent")
+        drawn = sample(backbone, texts, seeds=seeds, output_type="latent")
     found = []
     for text, seed, label, latents in zip(texts, seeds, labels, drawn.split(1), strict=True):
         ids, tokens = _tokens(backbone, text)
@@ -128,7 +134,7 @@ def attention_items(
         maps, names = [], []
         for time in timesteps:
             noisy, times = _noised(backbone, latents, noise, time)
-            layers, _ = _listen(backbone, noisy, times, hidden)
+            layers = reference_path(backbone, noisy, times, hidden, record_layers=True).layers
             names = [layer_label(name) for name in layers]
             maps.append(torch.stack([_grouped(kept, len(tokens)) for kept in layers.values()]))
         found.append(
@@ -159,14 +165,6 @@ def _noise(latents: Tensor, seed: int) -> Tensor:
 def _noised(backbone: Backbone, latents: Tensor, noise: Tensor, time: int) -> tuple[Tensor, Tensor]:
     times = torch.full((len(latents),), time, device=latents.device)
     return add_noise(backbone.pipe.scheduler, latents, noise, times), times
-
-
-def _listen(backbone: Backbone, noisy: Tensor, times: Tensor, hidden: Tensor) -> tuple[dict[str, LayerRecord], Tensor]:
-    """The reference's cross-attention and prediction."""
-    size = (noisy.shape[-2], noisy.shape[-1])
-    with backbone.reference() as frozen, record(frozen, size, backbone.facts.attention_resolution) as layers:
-        prediction = frozen(noisy, times, encoder_hidden_states=hidden).sample.float()
-    return layers, prediction
 
 
 def _tokens(backbone: Backbone, text: str) -> tuple[Tensor, list[str]]:

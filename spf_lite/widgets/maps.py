@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from spf_lite.arrays import as_array
+from spf_lite.viz.arrays import as_array
 
 Floats = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from typing import Any
 import traitlets
 from PIL import Image, ImageDraw
 
-from spf_lite.memory import StepMemory
+from spf_lite.profiling.memory import StepMemory
 from spf_lite.widgets.base import PicturedWidget, among, es_module
 
 #: In the order of the colours of ``widgets.css``.
@@ -25,7 +25,7 @@ class MemoryCalculator(PicturedWidget):
 
     Args:
         steps: name of each kind of step, to a dictionary from each precision's name to what it takes
-            (:func:`spf_lite.memory.step_memory`); the precisions are the same for all.
+            (:func:`spf_lite.profiling.memory.step_memory`); the precisions are the same for all.
         cards: name of each graphics card to its memory in GB (10^9 bytes).
         reserve: GB that the driver, PyTorch and whatever comes and goes within a step take of every card.
 

@@ -22,8 +22,8 @@ LOCAL = ("http://localhost", "file:", "data:", "blob:")
 HARMLESS = "strict mode: use allowUnionTypes"
 
 WIDGET = """
-from spf_lite.artwork import counterfactual, render
-from spf_lite.portraits import Portrait
+from spf_lite.tiny_world.rendering import counterfactual, render
+from spf_lite.tiny_world.portraits import Portrait
 from spf_lite.widgets import BeforeAfter
 
 items = []
@@ -41,8 +41,8 @@ BeforeAfter(items)
 
 EXPLORERS = """
 import numpy as np
-from spf_lite.artwork import counterfactual
-from spf_lite.portraits import Portrait
+from spf_lite.tiny_world.rendering import counterfactual
+from spf_lite.tiny_world.portraits import Portrait
 from spf_lite.widgets import AttentionExplorer, ControlMapExplorer
 
 y, x = np.mgrid[0:16, 0:16] / 15

@@ -7,9 +7,10 @@ import anywidget
 import numpy as np
 import pytest
 from playwright.sync_api import Page
+from tests.test_widgets_memory import CARDS, STEPS
 
-from spf_lite.artwork import render
-from spf_lite.portraits import Portrait
+from spf_lite.tiny_world.portraits import Portrait
+from spf_lite.tiny_world.rendering import render
 from spf_lite.widgets import (
     AttentionExplorer,
     BeforeAfter,
@@ -18,9 +19,8 @@ from spf_lite.widgets import (
     TrainingScrubber,
     WeightExplorer,
 )
-from tests.test_widgets_memory import CARDS, STEPS
 
-from .conftest import stumbling_blocks
+from ..conftest import stumbling_blocks
 
 pytestmark = pytest.mark.browser
 

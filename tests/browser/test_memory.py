@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import expect
+from tests.test_widgets_memory import CARDS, STEPS
 
 from spf_lite.widgets import MemoryCalculator
-from tests.test_widgets_memory import CARDS, STEPS
 
 pytestmark = pytest.mark.browser
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.browser.conftest import Watched, stumbling_blocks
 
-from .conftest import HTML
+from ..conftest import HTML
 
 pytestmark = [pytest.mark.pages, pytest.mark.browser]
 

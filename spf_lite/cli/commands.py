@@ -1,0 +1,215 @@
+"""What each command of :mod:`spf_lite.cli` does: read the options, call the library, say what came of it."""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from pathlib import Path
+from random import Random
+
+from PIL import Image
+
+logger = logging.getLogger("spf_lite")
+
+
+def contact_sheet(images: list[Image.Image], columns: int) -> Image.Image:
+    """Pictures of one size, side by side in rows of ``columns``.
+
+    Raises:
+        ValueError: if there are no pictures.
+    """
+    if not images:
+        raise ValueError("there are no portraits to put on a sheet")
+    width, height = images[0].size
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    for number, image in enumerate(images):
+        sheet.paste(image, (number % columns * width, number // columns * height))
+    return sheet
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    logger.info("wrote %s", path)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    logger.info("wrote %s", path)
+
+
+def render(options: Namespace) -> int:
+    from spf_lite.tiny_world.portraits import random_portrait
+    from spf_lite.tiny_world.rendering import render
+
+    rng = Random(options.seed)
+    people = [random_portrait(rng) for _ in range(options.count)]
+    if options.target:
+        people = [portrait.with_targets(options.target) for portrait in people]
+    _save(contact_sheet([render(portrait, options.size) for portrait in people], 8), options.output)
+    return 0
+
+
+def custom(options: Namespace) -> int:
+    from spf_lite.tiny_world.custom_sets import write_custom_set
+    from spf_lite.tiny_world.portraits import TARGETS
+
+    for target in TARGETS:
+        write_custom_set(target, options.folder / target)
+        logger.info("wrote %s", options.folder / target)
+    return 0
+
+
+def pretrain(options: Namespace) -> int:
+    """Also under ``torchrun --nproc-per-node 2 -m spf_lite.cli pretrain unet``: two processes share each batch."""
+    from spf_lite.pretrain import loop, run
+
+    loop.join_processes()
+    work = options.work or run.default_work_folder()
+    run.pretrain(options.part, work, options.steps)
+    if options.ship:
+        run.ship_all(work, options.ship)
+        logger.info("wrote %s", options.ship)
+    return 0
+
+
+def check(options: Namespace) -> int:
+    """Exit status 1 when a requirement is missed."""
+    import spf_lite
+    from spf_lite.pretrain.check import check_model
+
+    backbone = spf_lite.load(options.model)
+    checks = check_model(backbone, options.prompts)
+    missed = [line for line in checks if not line.passed]
+    table = [*map(str, checks), f"{len(checks) - len(missed)} of {len(checks)} requirements met"]
+    for line in table:
+        logger.info("%s", line)
+    if options.save:
+        _write(options.save, "\n".join(table) + "\n")
+    return 1 if missed else 0
+
+
+def train(options: Namespace) -> int:
+    """Also under ``accelerate launch``: the processes share each batch."""
+    import torch
+
+    import spf_lite
+    from spf_lite.data.custom_set import CustomSet
+    from spf_lite.training.recipes import recipe
+    from spf_lite.training.trainer import DualPathTrainer
+
+    config = recipe(options.method, seed=options.seed).changed(options.changes)
+    trainer = DualPathTrainer(
+        spf_lite.load(options.model, dtype=getattr(torch, options.dtype)),
+        CustomSet.load(options.custom_set, options.captions),
+        config,
+        options.output,
+    )
+    trainer.fit(resume=options.resume)
+    trainer.export(options.output / "adapter")
+    if trainer.accelerator.is_main_process:
+        logger.info("wrote %s", options.output / "adapter")
+    trainer.accelerator.end_training()
+    return 0
+
+
+def sample(options: Namespace) -> int:
+    import spf_lite
+    from spf_lite.models.adapters import load_adapter
+    from spf_lite.models.sampling import sample
+
+    backbone = spf_lite.load(options.model)
+    if options.adapter:
+        load_adapter(backbone.pipe, options.adapter)
+    images = sample(
+        backbone,
+        [options.prompt] * len(options.seeds),
+        seeds=options.seeds,
+        steps=options.steps,
+        guidance_scale=options.guidance_scale,
+    )
+    _save(contact_sheet(images, len(images)), options.output)
+    return 0
+
+
+def measure(options: Namespace) -> int:
+    """Also writes the measures into the adapter's model card, if it has one."""
+    import spf_lite
+    from spf_lite.evaluation.report import evaluation_set, load_judge, measure
+    from spf_lite.models.adapters import load_adapter
+    from spf_lite.training.export import CARD, add_measures
+
+    backbone = spf_lite.load(options.model)
+    judge = load_judge(backbone)
+    portraits = evaluation_set(backbone, options.target, options.prompts)
+    load_adapter(backbone.pipe, options.adapter)
+    report = measure(backbone, judge, portraits)
+    for line in str(report).splitlines():
+        logger.info("%s", line)
+    if (options.adapter / CARD).exists():
+        add_measures(options.adapter, {name: str(value) for name, value in report.estimates().items()})
+    if options.save:
+        _write(options.save, report.to_json())
+    return 0
+
+
+def compare(options: Namespace) -> int:
+    from spf_lite.evaluation.benchmark import compare_methods
+    from spf_lite.training.recipes import slug
+
+    table = compare_methods(
+        options.target,
+        options.output,
+        methods=options.methods,
+        prompts=options.prompts,
+        seeds=options.seeds,
+        captions=options.captions,
+    )
+    for row in table:
+        logger.info("%s", row)
+    if options.save:
+        _write(options.save, "\n".join(table) + "\n")
+    if options.pictures:
+        folder, seed = options.output / options.target, options.seeds[0]
+        adapters = {method: folder / f"{slug(method)}-{seed}" / "adapter" for method in options.methods}
+        _paint(options.target, adapters, 5, options.pictures)
+    return 0
+
+
+def paint(options: Namespace) -> int:
+    """The same people by the base model and each adapter; unrelated changes are outlined and named."""
+    _paint(options.target, {folder.name: folder for folder in options.adapters}, options.people, options.output)
+    return 0
+
+
+def _paint(target: str, adapters: dict[str, Path], people: int, output: Path) -> None:
+    import spf_lite
+    from spf_lite.evaluation.benchmark import painted, unrelated_changes
+    from spf_lite.evaluation.report import load_judge
+    from spf_lite.viz.plots import portrait_grid
+
+    rows = painted(target, adapters, people)
+    changes = unrelated_changes(rows, target, load_judge(spf_lite.load("tiny")))
+    sheet = portrait_grid(
+        list(rows.values()),
+        row_labels=list(rows),
+        marks=[[", ".join(name.replace("_", " ") for name in found) for found in row] for row in changes.values()],
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    sheet.savefig(output, bbox_inches="tight", metadata={"Software": None})
+    logger.info("wrote %s", output)
+
+
+def cost(options: Namespace) -> int:
+    import json
+
+    from spf_lite.profiling.cost import measure_costs, to_rows
+
+    costs = measure_costs(options.model, options.rounds)
+    for line in costs:
+        logger.info("%s", line)
+    if options.save:
+        _write(options.save, json.dumps(to_rows(costs), indent=1) + "\n")
+    return 0

@@ -1,0 +1,141 @@
+"""Items and batches: a pre-encoded portrait with its texts, and B of them put together.
+
+An item is a portrait of the custom set, which shows the target, or a portrait that the reference path has sampled,
+which does not. Items stay in main memory; a batch is moved to the model's device.
+
+In the book: :doc:`/06-dual-path`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from spf_lite.data.prompts import PromptPair
+
+
+@dataclass(frozen=True)
+class Item:
+    """One portrait with its texts.
+
+    Attributes:
+        latents: x0, scaled, (C, h, w).
+        pair: base and complete text, tokenised and aligned.
+        base: ``encoder_hidden_states`` of the base text, (L, width).
+        complete: of the complete text, (L, width).
+        distances: CLIP distances of the phrases to the target, (P,).
+        portrait_features: CLIP embedding of the portrait; only the enhancement loss uses it, (width,).
+        target_features: CLIP embedding of the target text, (width,).
+        region: where the target may act, given by hand, (1, h, w) in [0, 1]; None: not known.
+        is_reference: drawn by the reference model, without the target.
+    """
+
+    latents: Tensor
+    pair: PromptPair
+    base: Tensor
+    complete: Tensor
+    distances: Tensor
+    portrait_features: Tensor
+    target_features: Tensor
+    region: Tensor | None = None
+    is_reference: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B items.
+
+    Attributes:
+        latents: x0, scaled, (B, C, h, w).
+        base: ``encoder_hidden_states`` of the base texts, (B, L, width).
+        complete: of the complete texts; of the base texts again for reconstruction items.
+        phrases: token averages per phrase, (B, P, L), see :func:`spf_lite.data.batch.phrase_matrix`.
+        distances: CLIP distances of the phrases to the target, (B, P).
+        base_tokens: indices of aligned tokens in the base text, (B, K).
+        complete_tokens: of their counterparts in the complete text, (B, K).
+        aligned: (B, K), 1 for real pairs, 0 for filling.
+        is_reference: (B,), True for portraits without the target: no denoising and no enhancement loss on them.
+        is_reconstruction: (B,), True for reference items whose response path is fed the base text: M = 0 there.
+        target: token average of the target in the complete text, (B, L); zeros for reconstruction items.
+        portrait_features: CLIP embeddings of the custom portraits, (B, width); only for the enhancement loss.
+        target_features: CLIP embedding of the target text, (B, width).
+        region: where the target may act, given by hand, (B, 1, h, w); 1 everywhere where it is not known.
+    """
+
+    latents: Tensor
+    base: Tensor
+    complete: Tensor
+    phrases: Tensor
+    distances: Tensor
+    base_tokens: Tensor
+    complete_tokens: Tensor
+    aligned: Tensor
+    is_reference: Tensor
+    is_reconstruction: Tensor
+    target: Tensor
+    portrait_features: Tensor
+    target_features: Tensor
+    region: Tensor
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+def phrase_matrix(pairs: Sequence[PromptPair], length: int) -> Tensor:
+    """(B, P, length): row p averages the tokens of phrase p; rows of zeros fill up portraits with fewer phrases."""
+    most = max((len(pair.phrases) for pair in pairs), default=0)
+    matrix = torch.zeros(len(pairs), most, length)
+    for b, pair in enumerate(pairs):
+        for p, phrase in enumerate(pair.phrases):
+            matrix[b, p, phrase.start : phrase.stop] = 1 / len(phrase.tokens)
+    return matrix
+
+
+def collate(items: Sequence[Item], reconstruction: Sequence[bool]) -> Batch:
+    """Put items together, filling up phrases and alignments to the longest of the batch.
+
+    Args:
+        items: B of them.
+        reconstruction: which of them are fed the base text on both paths.
+    """
+    pairs = [item.pair for item in items]
+    length = len(pairs[0].base_ids)
+    phrases = phrase_matrix(pairs, length)
+    distances = torch.zeros(phrases.shape[:2])
+    width = max(len(pair.alignment) for pair in pairs)
+    indices = torch.zeros(2, len(items), width, dtype=torch.long)
+    aligned = torch.zeros(len(items), width)
+    target = torch.zeros(len(items), length)
+    for row, (item, again) in enumerate(zip(items, reconstruction, strict=True)):
+        distances[row, : len(item.distances)] = item.distances
+        matched = [(i, i) for i, _ in item.pair.alignment] if again else item.pair.alignment
+        indices[:, row, : len(matched)] = torch.tensor(matched).T
+        aligned[row, : len(matched)] = 1
+        if not again:
+            target[row, item.pair.target.start : item.pair.target.stop] = 1 / len(item.pair.target.tokens)
+    everywhere = torch.ones(1, *items[0].latents.shape[-2:])
+    return Batch(
+        latents=torch.stack([item.latents for item in items]),
+        base=torch.stack([item.base for item in items]),
+        complete=torch.stack(
+            [item.base if again else item.complete for item, again in zip(items, reconstruction, strict=True)]
+        ),
+        phrases=phrases,
+        distances=distances,
+        base_tokens=indices[0],
+        complete_tokens=indices[1],
+        aligned=aligned,
+        is_reference=torch.tensor([item.is_reference for item in items]),
+        is_reconstruction=torch.tensor(list(reconstruction)),
+        target=target,
+        portrait_features=torch.stack([item.portrait_features for item in items]),
+        target_features=torch.stack([item.target_features for item in items]),
+        region=torch.stack([everywhere if item.region is None else item.region for item in items]),
+    )

@@ -1,0 +1,95 @@
+"""Models and batches with the sizes of real ones and random numbers in them: enough to measure what a step costs."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
+
+from spf_lite.data.batch import Batch
+from spf_lite.models.backbone import Backbone
+from spf_lite.models.clip import Clip
+from spf_lite.models.specification import BackboneSpec
+
+
+def random_sd15(tokenizer_of: Backbone, text_width: int = 768) -> Backbone:
+    """Stable Diffusion 1.5 with random weights: the same sizes, nothing to download.
+
+    Args:
+        tokenizer_of: any tokenizer will do, nothing is read.
+        text_width: of the text encoder's output.
+    """
+    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=text_width)  # diffusers' defaults are SD 1.5's
+    widths = (128, 256, 512, 512)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=widths,
+        layers_per_block=2,
+        sample_size=512,
+    )
+    text = CLIPTextConfig(hidden_size=text_width, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    clip = CLIPModel(
+        CLIPConfig(
+            text_config={**text.to_dict(), "projection_dim": 768},
+            vision_config={**vision, "image_size": 224, "patch_size": 14, "projection_dim": 768},
+            projection_dim=768,
+        )
+    )
+    pipe = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel(text),
+        tokenizer=tokenizer_of.pipe.tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(
+            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    for module in (unet, vae, pipe.text_encoder, clip):
+        module.requires_grad_(False).eval()
+    zero, one = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
+    backbone = Backbone(pipe, BackboneSpec("random", "random"), Clip(clip, tokenizer_of.pipe.tokenizer, zero, one))
+    backbone.preview = AutoencoderTiny().requires_grad_(False).eval()  # diffusers' defaults are TAESD's
+    return backbone
+
+
+def random_batch(backbone: Backbone, size: int, phrases: int = 5, side: int | None = None) -> Batch:
+    """A batch of noise with the shapes of a real one.
+
+    Args:
+        backbone: gives the shapes, and the device.
+        size: how many portraits.
+        phrases: of each base text.
+        side: of the latents; default: what the UNet was made for.
+    """
+    unet, length = backbone.pipe.unet, backbone.pipe.tokenizer.model_max_length
+    side, width = side or unet.config.sample_size, unet.config.cross_attention_dim
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    tokens = torch.arange(length).expand(size, -1)
+    features = backbone.clip.model.config.projection_dim
+    return Batch(
+        latents=normal(size, unet.config.in_channels, side, side),
+        base=normal(size, length, width),
+        complete=normal(size, length, width),
+        phrases=torch.rand(size, phrases, length, generator=generator),
+        distances=torch.rand(size, phrases, generator=generator),
+        base_tokens=tokens,
+        complete_tokens=tokens,
+        aligned=torch.ones(size, length),
+        is_reference=torch.zeros(size, dtype=torch.bool),
+        is_reconstruction=torch.zeros(size, dtype=torch.bool),
+        target=torch.zeros(size, length),
+        portrait_features=normal(size, features),
+        target_features=normal(size, features),
+        region=torch.ones(size, 1, side, side),
+    ).to(backbone.pipe.device)

@@ -1,0 +1,51 @@
+"""Bringing the loss terms of stage 2 to one size, so that weights compare like with like.
+
+Terms differ by orders of magnitude (attention probabilities, features, noise). Each is scaled by the ratio of the
+denoising term's mean to its own, over a few batches, before any step of stage 2; then the scale stays: a term that has
+done its work becomes small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+
+import torch
+from accelerate import Accelerator
+
+from spf_lite.config import WEIGHTS, TrainConfig
+from spf_lite.data.draws import Draw
+from spf_lite.method.dual_path import Step
+from spf_lite.training.loss_meter import LossMeter
+
+#: A term smaller than this share of the denoising term is not blown up to its size.
+TINY = 1e-9
+
+
+@torch.no_grad()
+def term_scales(
+    config: TrainConfig,
+    pieces: Iterable[Draw],
+    run: Callable[[Draw], AbstractContextManager[Step]],
+    num_train_timesteps: int,
+    accelerator: Accelerator,
+) -> dict[str, float]:
+    """The factor of each term that has a weight.
+
+    A term that is zero (both paths still agree, because there was no stage 1) keeps its size.
+
+    Args:
+        config: the run.
+        pieces: this process's share of the batches.
+        run: gives the terms of one piece.
+        num_train_timesteps: of the scheduler.
+        accelerator: of all processes.
+    """
+    tally = LossMeter([name for name in WEIGHTS if config.weight(name)], num_train_timesteps)
+    for piece in pieces:
+        with run(piece) as step:
+            tally.add(config.stage1_steps, step.terms, piece.timesteps)
+    tally.reduce(accelerator)
+    sizes = tally.means()
+    unit = sizes.get("denoise") or 1.0
+    return {name: unit / size if size > TINY * unit else 1.0 for name, size in sizes.items()}

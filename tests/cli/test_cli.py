@@ -1,0 +1,407 @@
+"""Every command, called as from a shell, on small things."""
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from spf_lite import cli
+from spf_lite.config import TrainConfig
+from spf_lite.data.custom_set import CustomSet
+from spf_lite.evaluation import benchmark, report
+from spf_lite.evaluation.report import PollutionReport
+from spf_lite.evaluation.statistics import Estimate
+from spf_lite.models.adapters import ADAPTER_FILE
+from spf_lite.models.backbone import Backbone
+from spf_lite.models.sampling import sample
+from spf_lite.pretrain import check as evaluation
+from spf_lite.pretrain import run as pretraining
+from spf_lite.pretrain.check import Check
+from spf_lite.profiling import cost
+from spf_lite.profiling.cost import Cost
+from spf_lite.tiny_world import custom_sets
+from spf_lite.tiny_world.custom_sets import CAPTIONS
+from spf_lite.tiny_world.portraits import TARGETS
+from spf_lite.training import recipes
+
+from ..conftest import deaf_unet
+
+SHORT = TrainConfig(stage1_steps=2, stage2_steps=1, batch_size=2, rank=2, learning_rate=0.05)
+
+
+@pytest.fixture(autouse=True)
+def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+@pytest.fixture
+def short_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = recipes.recipe
+
+    def short(name: str, seed: int = 0) -> TrainConfig:
+        return replace(SHORT, seed=known(name, seed).seed, checkpoint_every=1)
+
+    monkeypatch.setattr(recipes, "recipe", short)
+    monkeypatch.setattr(benchmark, "recipe", short)
+
+
+@pytest.fixture
+def quick_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Portraits of one step."""
+
+    def draw(backbone: Backbone, prompts: list[str], **options: object) -> object:
+        return sample(backbone, prompts, **{**options, "steps": 1})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(report, "sample", draw)
+    monkeypatch.setattr(benchmark, "sample", draw)
+
+
+@pytest.fixture
+def model(toy_samples: Path) -> str:
+    return str(toy_samples / "tiny-portraits")
+
+
+def run(*arguments: object) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path), dtype=int)
+
+
+def test_render_draws_a_sheet(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "sheet.png"
+    assert run("render", path, "--count", 10, "--size", 32) == 0
+    assert Image.open(path).size == (8 * 32, 2 * 32)
+    for name, options in {"again": (), "seed": ("--seed", 1), "target": ("--target", "winter-hat")}.items():
+        assert run("render", tmp_path / f"{name}.png", "--count", 10, "--size", 32, *options) == 0
+    assert np.array_equal(pixels(path), pixels(tmp_path / "again.png"))
+    assert not np.array_equal(pixels(path), pixels(tmp_path / "seed.png"))
+    changed = (pixels(path) != pixels(tmp_path / "target.png")).any(axis=-1)
+    for number in range(10):
+        row, column = divmod(number, 8)
+        head = changed[row * 32 : row * 32 + 16, column * 32 : (column + 1) * 32]
+        assert head.any(), "everybody wears a hat"
+
+
+def test_custom_writes_every_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = partial(custom_sets.write_custom_set, count=2, size=32)
+    monkeypatch.setattr(custom_sets, "write_custom_set", small)
+    assert run("custom", tmp_path) == 0
+    assert {path.name for path in tmp_path.iterdir()} == set(TARGETS)
+    for target in TARGETS:
+        for captions in CAPTIONS:
+            assert len(CustomSet.load(tmp_path / target, captions)) == 2
+
+
+def test_train_then_sample(model: str, custom_folder: Path, short_recipes: None, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    assert run("train", custom_folder, output, "--model", model, "--method", "naive", "--seed", 3) == 0
+    assert json.loads((output / "config.json").read_text())["seed"] == 3
+    log = (output / "log.jsonl").read_text()
+    assert len(log.splitlines()) == 3
+    assert run("train", custom_folder, output, "--model", model, "--method", "naive", "--seed", 3, "--resume") == 0
+    assert (output / "log.jsonl").read_text() == log, "there was nothing left to do"
+
+    draw = ("sample", "a person, sunglasses", "--model", model, "--steps", 2, "--seeds", 4, 5, 6)
+    assert run(*draw[:2], tmp_path / "plain.png", *draw[2:]) == 0
+    assert run(*draw[:2], tmp_path / "tuned.png", *draw[2:], "--adapter", output / "adapter") == 0
+    plain, tuned = pixels(tmp_path / "plain.png"), pixels(tmp_path / "tuned.png")
+    assert plain.shape == tuned.shape == (64, 3 * 64, 3), "one portrait a seed, side by side"
+    assert np.abs(plain - tuned).max() > 1
+    assert np.abs(plain[:, :64] - plain[:, 64:128]).max() > 1
+    assert run(*draw[:2], tmp_path / "loud.png", *draw[2:], "--guidance-scale", 9) == 0
+    assert np.abs(plain - pixels(tmp_path / "loud.png")).max() > 1
+
+
+def test_check_prints_the_table_and_fails_when_something_is_missed(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(
+        evaluation, "sample", lambda backbone, prompts, **options: sample(backbone, prompts, **options | {"steps": 1})
+    )
+    table = tmp_path / "check.txt"
+    assert run("check", "--model", model, "--prompts", 1, "--save", table) == 1, "it is untrained"
+    lines = table.read_text().splitlines()
+    assert any("MISSED" in line for line in lines) and lines[-1].endswith("requirements met")
+    assert [record.message for record in logged.records][-len(lines) :] == lines
+    good = Check("follows skin", Estimate(1, 1, 1, 1), ">= 0.90", True)
+    monkeypatch.setattr(evaluation, "check_model", lambda backbone, prompts: [good] * prompts)
+    assert run("check", "--model", model, "--prompts", 2) == 0
+    assert logged.records[-1].message == "2 of 2 requirements met"
+
+
+def test_compare_prints_one_line_a_method(
+    toy_samples: Path,
+    short_recipes: None,
+    quick_reports: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("SPF_LITE_TINY", str(toy_samples / "tiny-portraits"))
+    monkeypatch.setattr(benchmark, "DATA_SAMPLES", toy_samples)
+    saved = tmp_path / "new" / "table.md"
+    arguments = ("compare", "sunglasses", tmp_path, "--prompts", 2, "--seeds", 7, "--methods", "spf", "naive")
+    painted = tmp_path / "pictures" / "people.png"
+    assert run(*arguments, "--save", saved, "--pictures", painted) == 0
+    with Image.open(painted) as picture:
+        assert picture.width > picture.height > 200, "five people across, three rows"
+    lines = saved.read_text().splitlines()
+    assert [line.split()[1] for line in lines if not line.startswith("|-")] == ["method", "spf", "naive"]
+    said = [record.message for record in logged.records if record.name == "spf_lite"]
+    assert said == [*lines, f"wrote {saved}", f"wrote {painted}"]
+    assert {path.parent.name for path in tmp_path.rglob("row.json")} == {"spf-7", "naive-7"}
+
+
+def test_paint_shows_the_base_and_every_adapter(
+    toy_samples: Path,
+    model: str,
+    short_recipes: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("SPF_LITE_TINY", model)
+    assert run("train", toy_samples / "custom" / "sunglasses", tmp_path / "run", "--model", model) == 0
+    heights = []
+    for number, adapters in enumerate(([tmp_path / "run" / "adapter"], [tmp_path / "run" / "adapter"] * 2)):
+        picture = tmp_path / "new" / f"{number}.png"
+        adapters = [adapters[0], *(copy_of(folder, tmp_path / "other") for folder in adapters[1:])]
+        assert run("paint", "sunglasses", picture, *adapters, "--people", 2) == 0
+        assert logged.records[-1].message == f"wrote {picture}"
+        with Image.open(picture) as image:
+            heights.append(image.height)
+    assert heights[1] > 1.3 * heights[0], "one more row"
+    assert run("paint", "sunglasses", tmp_path / "no.png", tmp_path / "nowhere") == 1
+    assert not (tmp_path / "no.png").exists()
+
+
+def copy_of(folder: Path, other: Path) -> Path:
+    """The same folder under another name."""
+    return Path(shutil.copytree(folder, other))
+
+
+def test_measure_says_writes_and_saves(
+    toy_samples: Path,
+    model: str,
+    short_recipes: None,
+    quick_reports: None,
+    tmp_path: Path,
+    logged: pytest.LogCaptureFixture,
+) -> None:
+    output, saved = tmp_path / "run", tmp_path / "new" / "report.json"
+    assert run("train", toy_samples / "custom" / "sunglasses", output, "--model", model) == 0
+    adapter = output / "adapter"
+    arguments = ("measure", adapter, "sunglasses", "--model", model, "--prompts", 2)
+    assert run(*arguments, "--save", saved) == 0
+    found = PollutionReport.from_json(saved.read_text())
+    assert found.target == "sunglasses" and len(found.values["flip rate"]) == 2
+    assert "\n".join(record.message for record in logged.records).endswith(f"{found}\nwrote {saved}")
+    card = (adapter / "README.md").read_text()
+    for name, value in found.estimates().items():
+        assert f"| {name} | {value} |" in card
+    (adapter / "README.md").unlink()
+    assert run(*arguments) == 0, "an adapter from elsewhere has no card"
+    assert not (adapter / "README.md").exists()
+
+
+def test_bench_prints_and_saves_every_variant(
+    toy_samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+) -> None:
+    asked: list[tuple[str, int]] = []
+    costs = [Cost("tiny", "(a)", 0.5, 1.0, 100.0, 2), Cost("tiny", "sampling", 1.5, 1.0, None, 2)]
+    monkeypatch.setattr(cost, "measure_costs", lambda model, rounds: asked.append((model, rounds)) or costs)
+    saved = tmp_path / "new" / "cost.json"
+    assert run("cost", "--rounds", 2, "--save", saved) == 0
+    assert asked == [("tiny", 2)]
+    assert [Cost(**row) for row in json.loads(saved.read_text())] == costs
+    assert [record.message for record in logged.records][-3:-1] == list(map(str, costs))
+
+
+def test_train_takes_changes_to_the_recipe(
+    model: str, custom_folder: Path, short_recipes: None, tmp_path: Path
+) -> None:
+    changes = ("--set", "stage1_steps=1", "--set", "stage2_steps=0", "--set", "control.threshold=0.2")
+    assert run("train", custom_folder, tmp_path, "--model", model, *changes) == 0
+    config = TrainConfig.from_json((tmp_path / "config.json").read_text())
+    assert config == replace(
+        SHORT, stage1_steps=1, stage2_steps=0, checkpoint_every=1, control=replace(SHORT.control, threshold=0.2)
+    )
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 1
+
+
+def test_train_with_frozen_weights_of_sixteen_bits(
+    model: str, custom_folder: Path, short_recipes: None, tmp_path: Path, fresh_accelerate: None
+) -> None:
+    train = ("train", custom_folder, tmp_path / "run", "--model", model, "--dtype", "bfloat16")
+    train += ("--set", "mixed_precision=bf16", "--set", "gradient_accumulation=2")
+    assert run(*train) == 0
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    assert run(*train, "--resume") == 0 and (tmp_path / "run" / "log.jsonl").read_text() == log
+    weights = load_file(tmp_path / "run" / "adapter" / ADAPTER_FILE)
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    draw = ("sample", "a person", tmp_path / "portrait.png", "--model", model, "--steps", 1, "--seeds", 0)
+    assert run(*draw, "--adapter", tmp_path / "run" / "adapter") == 0
+
+
+def test_pretrain_passes_on_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(pretraining, "pretrain", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(pretraining, "ship_all", lambda *arguments: asked.append(arguments))
+    assert run("pretrain", "clip") == 0
+    assert run("pretrain", "all", "--work", tmp_path, "--steps", 5, "--ship", tmp_path / "model") == 0
+    assert asked == [
+        ("clip", pretraining.default_work_folder(), None),
+        ("all", tmp_path, 5),
+        (tmp_path, tmp_path / "model"),
+    ]
+
+
+# -- bad input: exit status 1 and one line that says what to mend ------------------------------------------------------
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a command leaves on stderr."""
+    assert run(*arguments) == 1
+    error = capsys.readouterr().err
+    (line,) = [line for line in error.splitlines() if not line.startswith("Token indices sequence length")]
+    start = f"spf-lite {arguments[0]}: "
+    assert line.startswith(start)
+    return line.removeprefix(start)
+
+
+@pytest.mark.parametrize("command", [("sample", "a person", "x.png"), ("check",), ("train", "SET", "OUT")])
+def test_an_unknown_model_folder(
+    command: tuple[str, ...], custom_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"SET": custom_folder, "OUT": tmp_path / "run"}
+    nowhere = tmp_path / "nowhere"
+    line = refused(capsys, *(places.get(word, word) for word in command), "--model", nowhere)
+    assert line == f"no Stable Diffusion model in {nowhere}: there is no model_index.json"
+
+
+def test_a_model_that_no_word_reaches(toy_samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = shutil.copytree(toy_samples / "tiny-portraits", tmp_path / "deaf")
+    deaf_unet().save_pretrained(folder / "unet")
+    assert "the UNet has no cross-attention layers" in refused(capsys, "sample", "x", "x.png", "--model", folder)
+
+
+GOOD = {"file_name": "a.png", "base_text": "a person, smiling", "target_text": "sunglasses"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{broken", "metadata.jsonl, line 2: not valid JSON"),
+        ({**GOOD, "file_name": "b.png"}, "metadata.jsonl, line 2: there is no image"),
+        ({**GOOD, "file_name": "corrupt.png"}, "metadata.jsonl, line 2: the image"),
+        ({**GOOD, "mask_file": "c.png"}, "metadata.jsonl, line 2: there is no mask"),
+        ({**GOOD, "target_text": ""}, "metadata.jsonl, line 2: 'target_text' is missing, empty"),
+        ({**GOOD, "base_text": "hair " * 29}, "the target 'sunglasses' would be truncated"),
+        ({**GOOD, "base_text": "hair " * 40}, "has 42 tokens, the text encoder takes 32"),
+    ],
+    ids=["not JSON", "no image", "corrupt image", "no mask", "no target", "target cut off", "base text too long"],
+)
+def test_a_custom_set_that_cannot_be_used(
+    line: object, message: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
+    (tmp_path / "corrupt.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
+    second = line if isinstance(line, str) else json.dumps(line)
+    (tmp_path / "metadata.jsonl").write_text(f"{json.dumps(GOOD)}\n{second}\n")
+    assert message in refused(capsys, "train", tmp_path, tmp_path / "run", "--model", model, "--method", "naive")
+
+
+def test_a_prompt_that_is_too_long(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = " ".join(["hair"] * 40)
+    line = refused(capsys, "sample", prompt, tmp_path / "x.png", "--model", model)
+    assert line == f"{prompt!r} has 42 tokens, the text encoder takes 32"
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_other_things_that_do_not_exist(
+    model: str,
+    toy_folders: dict[str, Path],
+    custom_folder: Path,
+    quick_reports: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = refused(capsys, "sample", "x", tmp_path / "x.png", "--model", model, "--adapter", tmp_path / "nowhere")
+    assert line.startswith(f"no adapter in {tmp_path / 'nowhere'}")
+    line = refused(capsys, "train", custom_folder, tmp_path, "--model", model, "--method", "magic")
+    assert line.startswith("unknown method 'magic': expected one of naive")
+    line = refused(capsys, "train", tmp_path / "nowhere", tmp_path, "--model", model)
+    assert "metadata.jsonl: cannot be read" in line
+    line = refused(capsys, "measure", tmp_path / "nowhere", "sunglasses", "--model", model, "--prompts", 1)
+    assert line.startswith(f"no adapter in {tmp_path / 'nowhere'}")
+    line = refused(capsys, "measure", tmp_path, "monocle", "--model", model)
+    assert line.startswith("unknown target 'monocle'")
+    line = refused(capsys, "measure", tmp_path, "sunglasses", "--model", toy_folders["v_prediction"])
+    assert line.startswith("no judge in")
+    line = refused(capsys, "compare", "sunglasses", tmp_path / "run", "--methods", "naive", "magic")
+    assert line.startswith("unknown method 'magic'") and not (tmp_path / "run").exists()
+    line = refused(capsys, "render", tmp_path / "x.png", "--target", "monocle")
+    assert line.startswith("unknown target 'monocle': the tiny world has sunglasses")
+
+
+def test_numbers_that_make_no_sense(
+    model: str, custom_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused(capsys, "render", tmp_path / "x.png", "--count", 0) == "there are no portraits to put on a sheet"
+    assert "at least 8 pixels" in refused(capsys, "render", tmp_path / "x.png", "--size", 1)
+    assert "steps=0" in refused(capsys, "sample", "x", tmp_path / "x.png", "--model", model, "--steps", 0)
+    assert "prompts=0" in refused(capsys, "measure", tmp_path, "beard", "--model", model, "--prompts", 0)
+    assert "rounds=0" in refused(capsys, "cost", "--rounds", 0)
+    train = ("train", custom_folder, tmp_path / "run", "--model", model, "--set")
+    assert refused(capsys, *train, "rank=many") == "cannot set 'rank=many': expected a value like 16"
+    line = refused(capsys, *train, "ranks=4")
+    assert line.startswith("cannot set 'ranks=4': expected NAME=VALUE with one of stage1_steps, ")
+    assert "batch_size=8 cannot be shared out" in refused(capsys, *train, "gradient_accumulation=3")
+    assert not (tmp_path / "run").exists(), "nothing was begun"
+
+
+def test_several_lines_of_another_library_become_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError("first\n  second\tthird")
+
+    monkeypatch.setattr(custom_sets, "write_custom_set", lambda target, folder: fail(folder))
+    assert refused(capsys, "custom", "x") == "first second third"
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(custom_sets, "write_custom_set", lambda target, folder: {}["missing"])
+    with pytest.raises(KeyError):
+        run("custom", "x")
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["pretrain", "everything"], ["render"]])
+def test_what_is_no_command_shows_the_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: spf-lite" in capsys.readouterr().err
+
+
+def test_every_command_is_documented_and_made(capsys: pytest.CaptureFixture[str]) -> None:
+    from spf_lite.cli import commands
+
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert cli.__doc__ is not None
+    listed = cli.__doc__.split("``spf-lite ")[1].split("``")[0].split(" | ")
+    assert "{" + ",".join(listed) + "}" in shown
+    assert all(callable(getattr(commands, name)) for name in listed)

@@ -1,0 +1,96 @@
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spf_lite.models.backbone import Backbone
+from spf_lite.models.trainable import Lora
+from spf_lite.profiling import memory
+from spf_lite.profiling.memory import VARIANTS, StepMemory, sd15_on_meta, step_memory
+
+from ..conftest import load_toy
+
+
+@pytest.fixture
+def shapes(toy_folders: dict[str, Path]) -> Backbone:
+    """The toy with an adapter, on the meta device."""
+    backbone = load_toy(toy_folders["v_prediction"])
+    backbone.trainable = Lora(backbone.pipe.unet, memory.RANK, seed=0)
+    backbone.clip.model.to("meta")
+    for name in ("mean", "std"):
+        setattr(backbone.clip, name, getattr(backbone.clip, name).to("meta"))
+    if backbone.preview is not None:
+        backbone.preview.to("meta")
+    backbone.pipe.to("meta")
+    return backbone
+
+
+@pytest.mark.parametrize(("variant", "run"), [("plain LoRA", memory._plain), ("dual path", memory._dual)])
+def test_shapes_keep_as_much_as_numbers(
+    variant: str, run: Callable[[Backbone, int, int], Tensor], shapes: Backbone, toy: Backbone
+) -> None:
+    toy.trainable = Lora(toy.pipe.unet, memory.RANK, seed=0)
+    one, two = (memory._saved(toy, partial(run, toy, size, 8)) for size in (1, 2))
+    counted = sum(step_memory(shapes, variant, pixels=64).per_portrait.values())
+    assert one > 100_000
+    assert counted == pytest.approx(two - one, rel=0.01)
+
+
+def test_sixteen_bits_keep_as_much_as_real_autocast(shapes: Backbone, toy: Backbone) -> None:
+    toy.trainable = Lora(toy.pipe.unet, memory.RANK, seed=0)
+
+    def autocast(size: int) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return memory._plain(toy, size, 8)
+
+    real = [memory._saved(toy, partial(autocast, size)) for size in (1, 2)]
+    # What it takes to 16 bits is the same on a processor; what it takes back to 32 is less: of ours the loss alone.
+    counted = []
+    for size in (1, 2):
+        with memory._Cheap(torch.bfloat16, high={F.mse_loss}):
+            counted.append(memory._saved(shapes, partial(memory._plain, shapes, size, 8)))
+    assert counted == pytest.approx(real, rel=0.03)
+
+
+def test_stable_diffusion_in_parts(toy: Backbone) -> None:
+    full, half = sd15_on_meta(toy), sd15_on_meta(toy, torch.float16)
+    found = {variant: step_memory(full, variant) for variant in VARIANTS}
+    unet = 4 * 859_520_964
+    for variant, counted in found.items():
+        parts = counted.parts(1)
+        assert parts["UNet"] == unet
+        assert parts.get("second UNet", 0) == (unet if variant == "two models" else 0)
+        assert counted.total(3) - counted.total(1) == 2 * sum(counted.per_portrait.values())
+    totals = [found[variant].total() for variant in VARIANTS]
+    assert totals == sorted(totals)
+    assert found["dual path"].per_portrait["comparing the paths"] < 0.01 * totals[0], "the witness keeps nothing"
+
+    # Layers of 16 bits keep less for each portrait; but frozen weights of 32 are copied for the way back.
+    layers = step_memory(full, "dual path", compute=torch.float16)
+    assert 0.8 * unet / 2 < layers.fixed["16-bit copies of weights"] < unet / 2
+    assert layers.per_portrait["activations"] < 0.75 * found["dual path"].per_portrait["activations"]
+    both = step_memory(half, "dual path", compute=torch.float16)
+    assert both.fixed["UNet"] == unet // 2 and both.fixed["16-bit copies of weights"] < 0.01 * unet
+    assert both.fixed["adapter, gradient, AdamW"] == layers.fixed["adapter, gradient, AdamW"], "learns in 32 bits"
+
+
+def test_parts_are_fixed_or_for_each_portrait() -> None:
+    counted = StepMemory({"UNet": 100}, {"activations": 7, "enhancement": 2})
+    assert counted.parts(3) == {"UNet": 100, "activations": 21, "enhancement": 6}
+    assert (counted.total(), counted.total(3)) == (109, 127)
+    with pytest.raises(ValueError, match="batch_size=0: at least one portrait"):
+        counted.parts(0)
+
+
+def test_what_cannot_be_counted_is_refused(shapes: Backbone, toy: Backbone) -> None:
+    with pytest.raises(ValueError, match="variant='three models': expected one of plain LoRA, dual path"):
+        step_memory(shapes, "three models")
+    for pixels in (0, 20, 100):
+        with pytest.raises(ValueError, match=f"pixels={pixels}: expected a multiple of 16"):
+            step_memory(shapes, pixels=pixels)
+    with pytest.raises(ValueError, match="a backbone on the meta device"):
+        step_memory(toy, pixels=64)

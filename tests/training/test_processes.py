@@ -1,0 +1,99 @@
+"""What only whole processes show: a run that is killed goes on exactly, and two processes learn as one does."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from spf_lite.models.adapters import ADAPTER_FILE
+
+#: Ten in a thorough run: SPF_LITE_KILLS=10.
+KILLS = int(os.environ.get("SPF_LITE_KILLS", 2))
+CHANGES = {
+    "stage1_steps": 30,
+    "stage2_steps": 30,
+    "batch_size": 4,
+    "rank": 2,
+    "checkpoint_every": 3,
+    "reference_portraits": 2,
+    "map_source": "averaged",
+}
+
+
+def command(toy: Path, custom: Path, output: Path, **changes: object) -> list[str]:
+    options = [f"--set={name}={value}" for name, value in {**CHANGES, **changes}.items()]
+    return ["-m", "spf_lite.cli", "train", str(custom), str(output), "--model", str(toy), *options]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def weights_of(output: Path) -> dict[str, list[float]]:
+    tensors = load_file(output / "adapter" / ADAPTER_FILE)
+    return {name: tensor.flatten().tolist() for name, tensor in tensors.items()}
+
+
+def history(output: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def test_killed_at_random_moments_the_run_ends_with_the_same_weights(
+    toy_folders: dict[str, Path], custom_folder: Path, tmp_path: Path
+) -> None:
+    toy = toy_folders["v_prediction"]
+    began = time.monotonic()
+    whole = [sys.executable, *command(toy, custom_folder, tmp_path / "whole")]
+    subprocess.run(whole, env=environment(), check=True, capture_output=True)
+    duration = time.monotonic() - began
+    rng = random.Random(0)
+    killed = 0
+    resume = [sys.executable, *command(toy, custom_folder, tmp_path / "parts"), "--resume"]
+    for _ in range(20 * KILLS):
+        if killed == KILLS:
+            break
+        process = subprocess.Popen(resume, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        log = tmp_path / "parts" / "log.jsonl"
+        steps = len(log.read_text().splitlines()) if log.exists() else 0
+        # Starting up takes most of a short run: wait for it to train, then let it live a little.
+        while process.poll() is None and (not log.exists() or len(log.read_text().splitlines()) <= steps):
+            time.sleep(0.005)
+        time.sleep(rng.random() * 0.2 * duration / KILLS)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.wait()
+        if (tmp_path / "parts" / "adapter").exists():
+            break
+    assert killed >= 1
+    subprocess.run(resume, env=environment(), check=True, capture_output=True)
+    assert weights_of(tmp_path / "parts") == weights_of(tmp_path / "whole"), "to the last bit"
+    assert [line["loss"] for line in history(tmp_path / "parts")] == [
+        line["loss"] for line in history(tmp_path / "whole")
+    ]
+
+
+def test_two_processes_have_the_losses_of_one(
+    toy_folders: dict[str, Path], custom_folder: Path, tmp_path: Path
+) -> None:
+    changes = {"stage1_steps": 10, "stage2_steps": 10}
+    toy = toy_folders["v_prediction"]
+    alone = [sys.executable, *command(toy, custom_folder, tmp_path / "one", **changes)]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
+    launch += ["--mixed_precision=no", "--dynamo_backend=no", "--num_cpu_threads_per_process=1"]
+    together = [*launch, *command(toy, custom_folder, tmp_path / "two", **changes)]
+    for arguments in (alone, together):
+        done = subprocess.run(arguments, env=environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (history(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == len(two) == 20, "only one process writes"
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=1e-5)
+    assert [line["denoise"] for line in two] == pytest.approx([line["denoise"] for line in one], abs=1e-5)
+    assert {name for name in weights_of(tmp_path / "two")} == {name for name in weights_of(tmp_path / "one")}

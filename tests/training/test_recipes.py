@@ -1,0 +1,108 @@
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from spf_lite import cli
+from spf_lite.config import WEIGHTS, TrainConfig
+from spf_lite.data import encoding as batches
+from spf_lite.data.custom_set import CustomSet, CustomSetError
+from spf_lite.models.sampling import sample
+from spf_lite.training import trainer as training
+from spf_lite.training.recipes import RECIPES, STEPS, recipe
+from spf_lite.training.trainer import DualPathTrainer
+
+from ..conftest import load_toy
+
+
+def test_an_unknown_method_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=f"unknown method 'magic': expected one of {', '.join(RECIPES)}"):
+        recipe("magic")
+
+
+def test_a_name_can_change_its_recipe() -> None:
+    changed = recipe("spf,weight_enhancement=3,control.threshold=0.5", seed=2)
+    assert (changed.weight_enhancement, changed.control.threshold, changed.seed) == (3.0, 0.5, 2)
+    assert changed.changed(["weight_enhancement=1", "control.threshold=0.2"]) == recipe("spf", seed=2)
+    with pytest.raises(ValueError, match="cannot set 'weight_magic=3'"):
+        recipe("spf,weight_magic=3")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_takes_the_same_number_of_steps_of_the_same_size(name: str) -> None:
+    config, naive = recipe(name), recipe("naive")
+    assert config.stage1_steps + config.stage2_steps == STEPS
+    assert (config.batch_size, config.rank) == (naive.batch_size, naive.rank)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_seed_is_carried_and_nothing_else_changes(name: str) -> None:
+    assert [recipe(name, seed).seed for seed in (0, 3, 99)] == [0, 3, 99]
+    values = [{**vars(recipe(name, seed)), "seed": None} for seed in (0, 3)]
+    assert values[0] == values[1] == {**vars(RECIPES[name]), "seed": None}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_survive_json(name: str) -> None:
+    config = recipe(name, seed=7)
+    again = TrainConfig.from_json(config.to_json())
+    assert again == config and again.control == config.control
+    assert again != recipe(name, seed=8)
+
+
+def test_naive_is_naive_and_no_two_recipes_are_one() -> None:
+    assert recipe("naive").stage2_steps == 0
+    weighed = {name: [getattr(recipe(name), weight) for weight in WEIGHTS.values()] for name in RECIPES}
+    assert sum(weighed["paper"]) > sum(weighed["naive"])
+    configs = [recipe(name) for name in RECIPES]
+    assert len(set(map(repr, configs))) == len(configs)
+    paper = recipe("paper")
+    assert not (paper.weight_output or paper.weight_reconstruction or paper.reference_portraits), "additions of ours"
+
+
+@pytest.mark.parametrize("target", ["sunglasses", "blazer", "pencil-sketch"], ids=["addition", "replacement", "style"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_one_command_trains_every_recipe_and_plain_diffusers_loads_it(
+    name: str,
+    target: str,
+    toy_samples: Path,
+    toy_folders: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batches, "sample", partial(sample, steps=1))
+    monkeypatch.setattr(training, "SCALE_BATCHES", 1)
+    known, model = recipe(name), toy_folders["v_prediction"]
+    few = {
+        "stage1_steps": min(known.stage1_steps, 1),
+        "stage2_steps": min(known.stage2_steps, 1),
+        "batch_size": 2,
+        "rank": 2,
+        "reference_portraits": min(known.reference_portraits, 1),
+        "map_draws": 1,
+        "learning_rate": 0.1,  # so that one step shows
+    }
+    changes = [word for key, value in few.items() for word in ("--set", f"{key}={value}")]
+    custom = toy_samples / "custom" / target
+    command = ["train", str(custom), str(tmp_path / "run"), "--model", str(model), "--method", name, *changes]
+    assert cli.main(command) == 0
+    *_, last = map(json.loads, (tmp_path / "run" / "log.jsonl").read_text().splitlines())
+    terms = {term for term in WEIGHTS if known.weight(term)} if known.stage2_steps else {"denoise"}
+    assert set(last) & set(WEIGHTS) == terms
+    inputs = torch.ones(1, 4, 8, 8), 500, torch.ones(1, 32, 32)
+    with torch.no_grad():
+        plain = StableDiffusionPipeline.from_pretrained(model, safety_checker=None)
+        before = plain.unet(*inputs).sample
+        plain.load_lora_weights(tmp_path / "run" / "adapter")
+        assert not torch.allclose(plain.unet(*inputs).sample, before, atol=1e-4)
+
+
+def test_only_the_given_mask_needs_masks(custom_set: CustomSet, toy_folders: dict[str, Path]) -> None:
+    assert [name for name in RECIPES if recipe(name).map_source == "given"] == ["given-mask"]
+    config = recipe("given-mask")
+    assert config.stage1_steps == 0 and config.denoise_outside == 0 and config.weight_output > 0
+    with pytest.raises(CustomSetError, match="needs a mask_file in every line"):
+        DualPathTrainer(load_toy(toy_folders["v_prediction"]), custom_set, config)
