@@ -23,6 +23,7 @@ from spf_lite.evaluation.benchmark import (
 )
 from spf_lite.evaluation.report import EvaluationSet, PollutionReport, evaluation_set
 from spf_lite.models.adapters import ADAPTER_FILE
+from spf_lite.models.backbone import Backbone
 from spf_lite.models.sampling import sample
 from spf_lite.training import trainer as training
 
