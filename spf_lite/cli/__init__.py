@@ -14,7 +14,11 @@ from spf_lite.cli.parser import build_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status. Errors that a user can mend are one line, without a traceback."""
+    """Run one command; returns the exit status.
+
+    A failure that the user can mend is one line on standard error, without a traceback, and exit status 2. A fault of
+    the program keeps its traceback.
+    """
     options = build_parser().parse_args(arguments)
     # Before transformers is imported, or it remarks on every optional package that is not there.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -23,7 +27,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         return int(options.run(options))
-    except (ValueError, FileNotFoundError, FloatingPointError, OSError) as error:
-        message = " ".join(str(error).split())  # what other libraries say may run over several lines
+    except KeyboardInterrupt:
+        sys.stderr.write(f"spf-lite {options.command}: interrupted\n")
+        return 130
+    except (ValueError, ArithmeticError, OSError, MemoryError, RuntimeError) as error:
+        message = _mendable(error)
+        if message is None:
+            raise
         sys.stderr.write(f"spf-lite {options.command}: {message}\n")
-        return 1
+        return 2
+
+
+def _mendable(error: Exception) -> str | None:
+    """One line for an error that the user can mend; None for one that is a fault of the program."""
+    text = " ".join(str(error).split())  # what other libraries say may run over several lines
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"out of memory: try a smaller batch (--set gradient_accumulation=2) or --dtype float16 ({text[:120]})"
+    # Other run-time errors come from within: only our own, which say what to do, are the user's.
+    if isinstance(error, RuntimeError) and not type(error).__module__.startswith("spf_lite"):
+        return None
+    return text or type(error).__name__

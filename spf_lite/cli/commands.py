@@ -143,8 +143,8 @@ def measure(options: Namespace) -> int:
 
     backbone = spf_lite.load(options.model)
     judge = load_judge(backbone)
+    load_adapter(backbone.pipe, options.adapter)  # first: whether it fits is known in a second
     portraits = evaluation_set(backbone, options.target, options.prompts)
-    load_adapter(backbone.pipe, options.adapter)
     report = measure(backbone, judge, portraits)
     for line in str(report).splitlines():
         logger.info("%s", line)

@@ -3,55 +3,56 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from spf_lite.cli import arguments as kinds
 from spf_lite.cli import commands as run
 
 DESCRIPTION = "Fine-tune a text-to-image model to a new portrait attribute without semantic pollution."
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="spf-lite", description=DESCRIPTION)
+    """The parser of ``spf-lite``. Each command's options carry the function that runs it, as ``run``."""
+    parser = kinds.OneLineParser(prog="spf-lite", description=DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True)
 
     render = commands.add_parser("render", help="draw random portraits of the tiny world")
     render.set_defaults(run=run.render)
-    render.add_argument("output", type=Path, help="PNG file: a sheet of portraits")
-    render.add_argument("--count", type=int, default=24)
-    render.add_argument("--size", type=int, default=128, help="pixels a side")
-    render.add_argument("--seed", type=int, default=0)
-    render.add_argument("--target", help="show this target on every portrait")
+    render.add_argument("output", type=kinds.picture_file, help="PNG file: a sheet of portraits")
+    render.add_argument("--count", type=kinds.at_least(1), default=24)
+    render.add_argument("--size", type=kinds.at_least(8), default=128, help="pixels a side")
+    render.add_argument("--seed", type=kinds.seed, default=0)
+    render.add_argument("--target", type=kinds.target, help="show this target on every portrait")
 
     custom = commands.add_parser("custom", help="write the confounded custom sets")
     custom.set_defaults(run=run.custom)
-    custom.add_argument("folder", type=Path)
+    custom.add_argument("folder", type=kinds.output_folder)
 
     pretrain = commands.add_parser("pretrain", help="make the shipped weights; resumes what was interrupted")
     pretrain.set_defaults(run=run.pretrain)
     pretrain.add_argument("part", choices=["autoencoder", "clip", "unet", "decoder", "judge", "preview", "all"])
-    pretrain.add_argument("--work", type=Path, help="renders, checkpoints, logs (default: ~/.cache/spf-lite/pretrain)")
-    pretrain.add_argument("--steps", type=int, help="instead of the part's schedule")
-    pretrain.add_argument("--ship", type=Path, help="afterwards write the pipeline folder here")
+    pretrain.add_argument("--work", type=kinds.output_folder, help="default: ~/.cache/spf-lite/pretrain")
+    pretrain.add_argument("--steps", type=kinds.at_least(1), help="instead of the part's schedule")
+    pretrain.add_argument("--ship", type=kinds.output_folder, help="afterwards write the pipeline folder here")
 
-    check = commands.add_parser("check", help="does the model follow prompts, and is it innocent of the targets?")
+    check = commands.add_parser("check", help="does the model follow prompts, and does it not know the targets yet?")
     check.set_defaults(run=run.check)
     check.add_argument("--model", default="tiny")
-    check.add_argument("--prompts", type=int, default=256)
-    check.add_argument("--save", type=Path, help="write the table into this file, too")
+    check.add_argument("--prompts", type=kinds.at_least(1), default=256)
+    check.add_argument("--save", type=kinds.output_file, help="write the table into this file, too")
 
     train = commands.add_parser(
         "train", help="fine-tune on a custom set; also under `accelerate launch -m spf_lite.cli train ...`"
     )
     train.set_defaults(run=run.train)
-    train.add_argument("custom_set", type=Path, help="folder with images and metadata.jsonl")
-    train.add_argument("output", type=Path, help="checkpoints, log and the exported adapter")
+    train.add_argument("custom_set", type=kinds.input_path, help="folder with images and metadata.jsonl")
+    train.add_argument("output", type=kinds.output_folder, help="checkpoints, log and the exported adapter")
     train.add_argument("--model", default="tiny")
     train.add_argument(
         "--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="of the model's frozen weights"
     )
-    train.add_argument("--method", default="spf", help="a recipe of spf_lite/methods.py: naive, spf, ...")
+    train.add_argument("--method", type=kinds.recipe, default="spf", help="a recipe: naive, spf, ...")
     train.add_argument("--captions", choices=["named", "silent"], default="named")
-    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--seed", type=kinds.seed, default=0)
     train.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
     train.add_argument(
         "--set",
@@ -62,45 +63,45 @@ def build_parser() -> argparse.ArgumentParser:
         help="change the recipe, such as --set stage2_steps=50 --set mixed_precision=fp16",
     )
 
-    sample = commands.add_parser("sample", help="draw a prompt with a model and, if given, an adapter")
+    sample = commands.add_parser("sample", help="sample a prompt with a model and, if given, an adapter")
     sample.set_defaults(run=run.sample)
     sample.add_argument("prompt")
-    sample.add_argument("output", type=Path, help="PNG file: one portrait a seed, side by side")
+    sample.add_argument("output", type=kinds.picture_file, help="PNG file: one portrait a seed, side by side")
     sample.add_argument("--model", default="tiny")
-    sample.add_argument("--adapter", type=Path)
-    sample.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
-    sample.add_argument("--steps", type=int, default=25)
-    sample.add_argument("--guidance-scale", type=float, help="default: what suits the model")
+    sample.add_argument("--adapter", type=kinds.input_path, help="folder or file of a LoRA")
+    sample.add_argument("--seeds", type=kinds.seed, nargs="+", default=[0, 1, 2, 3])
+    sample.add_argument("--steps", type=kinds.at_least(1), default=25)
+    sample.add_argument("--guidance-scale", type=kinds.finite, help="default: what suits the model")
 
     compare = commands.add_parser("compare", help="naive fine-tuning against the dual-path method on one target")
     compare.set_defaults(run=run.compare)
-    compare.add_argument("target")
-    compare.add_argument("output", type=Path, help="folder for adapters and the table")
-    compare.add_argument("--methods", nargs="+", default=["naive", "spf"], help="recipes of spf_lite/methods.py")
-    compare.add_argument("--prompts", type=int, default=64)
-    compare.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    compare.add_argument("target", type=kinds.target)
+    compare.add_argument("output", type=kinds.output_folder, help="folder for adapters and the table")
+    compare.add_argument("--methods", type=kinds.recipe, nargs="+", default=["naive", "spf"], help="recipes")
+    compare.add_argument("--prompts", type=kinds.at_least(1), default=64)
+    compare.add_argument("--seeds", type=kinds.seed, nargs="+", default=[0, 1, 2])
     compare.add_argument("--captions", choices=["named", "silent"], default="silent")
-    compare.add_argument("--save", type=Path, help="write the table into this Markdown file, too")
-    compare.add_argument("--pictures", type=Path, help="paint a few people by every method into this PNG file")
+    compare.add_argument("--save", type=kinds.output_file, help="write the table into this Markdown file, too")
+    compare.add_argument("--pictures", type=kinds.picture_file, help="a picture of a few people by every method")
 
     paint = commands.add_parser("paint", help="the same people by the base model and by adapters, as one picture")
     paint.set_defaults(run=run.paint)
-    paint.add_argument("target")
-    paint.add_argument("output", type=Path, help="PNG file")
-    paint.add_argument("adapters", type=Path, nargs="+", help="folders with pytorch_lora_weights.safetensors")
-    paint.add_argument("--people", type=int, default=5)
+    paint.add_argument("target", type=kinds.target)
+    paint.add_argument("output", type=kinds.picture_file, help="PNG file")
+    paint.add_argument("adapters", type=kinds.input_path, nargs="+", help="folders or files of LoRAs")
+    paint.add_argument("--people", type=kinds.at_least(1), default=5)
 
     measure = commands.add_parser("measure", help="measure an adapter on a target of the tiny world")
     measure.set_defaults(run=run.measure)
-    measure.add_argument("adapter", type=Path, help="folder with pytorch_lora_weights.safetensors")
-    measure.add_argument("target")
+    measure.add_argument("adapter", type=kinds.input_path, help="folder or file of a LoRA")
+    measure.add_argument("target", type=kinds.target)
     measure.add_argument("--model", default="tiny")
-    measure.add_argument("--prompts", type=int, default=64)
-    measure.add_argument("--save", type=Path, help="write the report, prompt by prompt, into this JSON file")
+    measure.add_argument("--prompts", type=kinds.at_least(1), default=64)
+    measure.add_argument("--save", type=kinds.output_file, help="write the report into this JSON file")
 
     cost = commands.add_parser("cost", help="what the method costs: time and memory, measured side by side")
     cost.set_defaults(run=run.cost)
     cost.add_argument("--model", choices=["tiny", "sd15-size"], default="tiny")
-    cost.add_argument("--rounds", type=int, default=5)
-    cost.add_argument("--save", type=Path, help="write the figures into this JSON file")
+    cost.add_argument("--rounds", type=kinds.at_least(1), default=5)
+    cost.add_argument("--save", type=kinds.output_file, help="write the figures into this JSON file")
     return parser

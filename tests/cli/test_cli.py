@@ -2,10 +2,12 @@
 
 import json
 import logging
+import os
 import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +15,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import spf_lite
 from spf_lite import cli
 from spf_lite.config import TrainConfig
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.evaluation import benchmark, report
 from spf_lite.evaluation.report import PollutionReport
 from spf_lite.evaluation.statistics import Estimate
+from spf_lite.method.attention import AttentionError
 from spf_lite.models.adapters import ADAPTER_FILE
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.sampling import sample
@@ -54,15 +58,17 @@ def short_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "recipe", short)
 
 
+def one_step(backbone: Backbone, prompts: list[str], **options: Any) -> list[Image.Image]:
+    """As :func:`spf_lite.sample`, in one denoising step."""
+    return sample(backbone, prompts, **{**options, "steps": 1})
+
+
 @pytest.fixture
 def quick_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Portraits of one step."""
 
-    def draw(backbone: Backbone, prompts: list[str], **options: object) -> object:
-        return sample(backbone, prompts, **{**options, "steps": 1})  # type: ignore[arg-type]
-
-    monkeypatch.setattr(report, "sample", draw)
-    monkeypatch.setattr(benchmark, "sample", draw)
+    monkeypatch.setattr(report, "sample", one_step)
+    monkeypatch.setattr(benchmark, "sample", one_step)
 
 
 @pytest.fixture
@@ -126,14 +132,12 @@ def test_train_then_sample(model: str, custom_folder: Path, short_recipes: None,
 def test_check_prints_the_table_and_fails_when_something_is_missed(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(
-        evaluation, "sample", lambda backbone, prompts, **options: sample(backbone, prompts, **options | {"steps": 1})
-    )
-    table = tmp_path / "check.txt"
+    monkeypatch.setattr(evaluation, "sample", one_step)
+    table = tmp_path / "new" / "check.txt"
     assert run("check", "--model", model, "--prompts", 1, "--save", table) == 1, "it is untrained"
     lines = table.read_text().splitlines()
     assert any("MISSED" in line for line in lines) and lines[-1].endswith("requirements met")
-    assert [record.message for record in logged.records][-len(lines) :] == lines
+    assert [record.message for record in logged.records][-len(lines) - 1 :] == [*lines, f"wrote {table}"]
     good = Check("follows skin", Estimate(1, 1, 1, 1), ">= 0.90", True)
     monkeypatch.setattr(evaluation, "check_model", lambda backbone, prompts: [good] * prompts)
     assert run("check", "--model", model, "--prompts", 2) == 0
@@ -182,8 +186,6 @@ def test_paint_shows_the_base_and_every_adapter(
         with Image.open(picture) as image:
             heights.append(image.height)
     assert heights[1] > 1.3 * heights[0], "one more row"
-    assert run("paint", "sunglasses", tmp_path / "no.png", tmp_path / "nowhere") == 1
-    assert not (tmp_path / "no.png").exists()
 
 
 def copy_of(folder: Path, other: Path) -> Path:
@@ -215,12 +217,17 @@ def test_measure_says_writes_and_saves(
     assert not (adapter / "README.md").exists()
 
 
-def test_bench_prints_and_saves_every_variant(
+def test_cost_prints_and_saves_every_variant(
     toy_samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
     asked: list[tuple[str, int]] = []
     costs = [Cost("tiny", "(a)", 0.5, 1.0, 100.0, 2), Cost("tiny", "sampling", 1.5, 1.0, None, 2)]
-    monkeypatch.setattr(cost, "measure_costs", lambda model, rounds: asked.append((model, rounds)) or costs)
+
+    def measured(model: str, rounds: int) -> list[Cost]:
+        asked.append((model, rounds))
+        return costs
+
+    monkeypatch.setattr(cost, "measure_costs", measured)
     saved = tmp_path / "new" / "cost.json"
     assert run("cost", "--rounds", 2, "--save", saved) == 0
     assert asked == [("tiny", 2)]
@@ -243,7 +250,7 @@ def test_train_takes_changes_to_the_recipe(
 def test_train_with_frozen_weights_of_sixteen_bits(
     model: str, custom_folder: Path, short_recipes: None, tmp_path: Path, fresh_accelerate: None
 ) -> None:
-    train = ("train", custom_folder, tmp_path / "run", "--model", model, "--dtype", "bfloat16")
+    train: tuple[object, ...] = ("train", custom_folder, tmp_path / "run", "--model", model, "--dtype", "bfloat16")
     train += ("--set", "mixed_precision=bf16", "--set", "gradient_accumulation=2")
     assert run(*train) == 0
     log = (tmp_path / "run" / "log.jsonl").read_text()
@@ -267,12 +274,16 @@ def test_pretrain_passes_on_what_was_asked_for(tmp_path: Path, monkeypatch: pyte
     ]
 
 
-# -- bad input: exit status 1 and one line that says what to mend ------------------------------------------------------
+# -- bad input: exit status 2 and one line that says what to mend ------------------------------------------------------
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """The one line that a command leaves on stderr."""
-    assert run(*arguments) == 1
+    try:
+        status: object = run(*arguments)
+    except SystemExit as stopped:
+        status = stopped.code
+    assert status == 2
     error = capsys.readouterr().err
     (line,) = [line for line in error.splitlines() if not line.startswith("Token indices sequence length")]
     start = f"spf-lite {arguments[0]}: "
@@ -310,7 +321,7 @@ GOOD = {"file_name": "a.png", "base_text": "a person, smiling", "target_text": "
         ({**GOOD, "base_text": "hair " * 29}, "the target 'sunglasses' would be truncated"),
         ({**GOOD, "base_text": "hair " * 40}, "has 42 tokens, the text encoder takes 32"),
     ],
-    ids=["not JSON", "no image", "corrupt image", "no mask", "no target", "target cut off", "base text too long"],
+    ids=["not JSON", "no image", "corrupt image", "no mask", "no target", "target truncated", "base text too long"],
 )
 def test_a_custom_set_that_cannot_be_used(
     line: object, message: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -337,32 +348,61 @@ def test_other_things_that_do_not_exist(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    line = refused(capsys, "sample", "x", tmp_path / "x.png", "--model", model, "--adapter", tmp_path / "nowhere")
-    assert line.startswith(f"no adapter in {tmp_path / 'nowhere'}")
-    line = refused(capsys, "train", custom_folder, tmp_path, "--model", model, "--method", "magic")
-    assert line.startswith("unknown method 'magic': expected one of naive")
-    line = refused(capsys, "train", tmp_path / "nowhere", tmp_path, "--model", model)
-    assert "metadata.jsonl: cannot be read" in line
-    line = refused(capsys, "measure", tmp_path / "nowhere", "sunglasses", "--model", model, "--prompts", 1)
-    assert line.startswith(f"no adapter in {tmp_path / 'nowhere'}")
+    nowhere = tmp_path / "nowhere"
+    for command in (
+        ("sample", "x", tmp_path / "x.png", "--model", model, "--adapter", nowhere),
+        ("train", nowhere, tmp_path / "run", "--model", model),
+        ("measure", nowhere, "sunglasses", "--model", model, "--prompts", 1),
+        ("paint", "sunglasses", tmp_path / "x.png", nowhere),
+    ):
+        assert f"there is no '{nowhere}'" in refused(capsys, *command)
+    (tmp_path / "empty").mkdir()
+    line = refused(capsys, "train", tmp_path / "empty", tmp_path / "run", "--model", model)
+    assert "metadata.jsonl" in line
+    line = refused(capsys, "sample", "x", tmp_path / "x.png", "--model", model, "--adapter", tmp_path / "empty")
+    assert f"no adapter in {tmp_path / 'empty'}" in line
+    line = refused(capsys, "train", custom_folder, tmp_path / "run", "--model", model, "--method", "magic")
+    assert "unknown method 'magic': expected one of naive" in line
     line = refused(capsys, "measure", tmp_path, "monocle", "--model", model)
-    assert line.startswith("unknown target 'monocle'")
+    assert "unknown target 'monocle'" in line
     line = refused(capsys, "measure", tmp_path, "sunglasses", "--model", toy_folders["v_prediction"])
     assert line.startswith("no judge in")
     line = refused(capsys, "compare", "sunglasses", tmp_path / "run", "--methods", "naive", "magic")
-    assert line.startswith("unknown method 'magic'") and not (tmp_path / "run").exists()
+    assert "unknown method 'magic'" in line
     line = refused(capsys, "render", tmp_path / "x.png", "--target", "monocle")
-    assert line.startswith("unknown target 'monocle': the tiny world has sunglasses")
+    assert "unknown target 'monocle': the tiny world has sunglasses" in line
+    assert not (tmp_path / "run").exists() and not (tmp_path / "x.png").exists(), "nothing was begun"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("render", "x.png", "--count", "0"), "--count: '0': expected a whole number, 1 or more"),
+        (("render", "x.png", "--count", "many"), "--count: 'many': expected a whole number, 1 or more"),
+        (("render", "x.png", "--size", "1"), "--size: '1': expected a whole number, 8 or more"),
+        (("sample", "x", "x.png", "--steps", "0"), "--steps: '0': expected"),
+        (("sample", "x", "x.png", "--seeds", "-1"), "--seeds"),
+        (("sample", "x", "x.png", "--seeds", str(2**63)), "at most 9223372036854775807"),
+        (("sample", "x", "x.png", "--guidance-scale", "nan"), "--guidance-scale: 'nan': expected a finite number"),
+        (("measure", ".", "beard", "--prompts", "0"), "--prompts: '0': expected"),
+        (("cost", "--rounds", "0"), "--rounds: '0': expected"),
+    ],
+)
 def test_numbers_that_make_no_sense(
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, *arguments)
+    assert not list(tmp_path.iterdir()), "nothing was begun"
+
+
+def test_changes_of_a_recipe_that_make_no_sense(
     model: str, custom_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert refused(capsys, "render", tmp_path / "x.png", "--count", 0) == "there are no portraits to put on a sheet"
-    assert "at least 8 pixels" in refused(capsys, "render", tmp_path / "x.png", "--size", 1)
-    assert "steps=0" in refused(capsys, "sample", "x", tmp_path / "x.png", "--model", model, "--steps", 0)
-    assert "prompts=0" in refused(capsys, "measure", tmp_path, "beard", "--model", model, "--prompts", 0)
-    assert "rounds=0" in refused(capsys, "cost", "--rounds", 0)
     train = ("train", custom_folder, tmp_path / "run", "--model", model, "--set")
     assert refused(capsys, *train, "rank=many") == "cannot set 'rank=many': expected a value like 16"
     line = refused(capsys, *train, "ranks=4")
@@ -371,28 +411,82 @@ def test_numbers_that_make_no_sense(
     assert not (tmp_path / "run").exists(), "nothing was begun"
 
 
+def test_outputs_that_cannot_be_written_are_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(*arguments: object, **options: object) -> None:
+        raise AssertionError("work was begun")
+
+    monkeypatch.setattr(spf_lite, "load", work, raising=False)
+    (tmp_path / "file").write_text("")
+    sample = ("sample", "a person")
+    assert "is a folder: expected the name of a file" in refused(capsys, *sample, tmp_path)
+    assert "is a file, not a folder" in refused(capsys, *sample, tmp_path / "file" / "x.png")
+    assert "ends in .png, .jpg or .webp" in refused(capsys, *sample, tmp_path / "x.exe")
+    assert "is a file: expected a folder" in refused(capsys, "compare", "beard", tmp_path / "file")
+    assert "is a folder" in refused(capsys, "check", "--save", tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    assert "cannot be written" in refused(capsys, "check", "--save", tmp_path / "new" / "check.txt")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (MemoryError(), 2, "out of memory: try a smaller batch"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"), 2, "out of memory"),
+        (AttentionError("the UNet is being recorded already"), 2, "the UNet is being recorded already"),
+        (OSError(28, "No space left on device", "x.png"), 2, "No space left on device"),
+        (FloatingPointError("step 3: denoise is nan"), 2, "step 3: denoise is nan"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_what_a_user_can_mend_is_one_line(
+    error: BaseException,
+    status: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(target: str, folder: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(custom_sets, "write_custom_set", fail)
+    assert run("custom", tmp_path) == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("spf-lite custom: ") and said in line
+
+
 def test_several_lines_of_another_library_become_one(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(folder: Path) -> None:
         raise OSError("first\n  second\tthird")
 
     monkeypatch.setattr(custom_sets, "write_custom_set", lambda target, folder: fail(folder))
-    assert refused(capsys, "custom", "x") == "first second third"
+    assert refused(capsys, "custom", tmp_path) == "first second third"
 
 
-def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(custom_sets, "write_custom_set", lambda target, folder: {}["missing"])
-    with pytest.raises(KeyError):
-        run("custom", "x")
+@pytest.mark.parametrize("error", [KeyError("missing"), RuntimeError("shapes do not match"), AssertionError()])
+def test_a_fault_of_the_program_is_not_hidden(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(target: str, folder: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(custom_sets, "write_custom_set", fail)
+    with pytest.raises(type(error)):
+        run("custom", tmp_path)
 
 
 @pytest.mark.parametrize("arguments", [[], ["dance"], ["pretrain", "everything"], ["render"]])
-def test_what_is_no_command_shows_the_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_command_says_where_help_is(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
     assert stopped.value.code == 2
-    assert "usage: spf-lite" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("spf-lite") and "--help" in line
 
 
 def test_every_command_is_documented_and_made(capsys: pytest.CaptureFixture[str]) -> None:
