@@ -60,7 +60,8 @@ def short_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def one_step(backbone: Backbone, prompts: list[str], **options: Any) -> list[Image.Image]:
     """As :func:`spf_lite.sample`, in one denoising step."""
-    return sample(backbone, prompts, **{**options, "steps": 1})
+    images: list[Image.Image] = sample(backbone, prompts, **{**options, "steps": 1})
+    return images
 
 
 @pytest.fixture
