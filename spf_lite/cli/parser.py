@@ -43,14 +43,23 @@ def build_parser() -> argparse.ArgumentParser:
         "train", help="fine-tune on a custom set; also under `accelerate launch -m spf_lite.cli train ...`"
     )
     train.set_defaults(run=run.train)
-    train.add_argument("custom_set", type=Path, help="folder with images and metadata.jsonl")
+    train.add_argument(
+        "custom_set", type=Path, help="folder with images and metadata.jsonl, metadata.csv, or a .txt beside each"
+    )
     train.add_argument("output", type=Path, help="checkpoints, log and the exported adapter")
     train.add_argument("--model", default="tiny")
     train.add_argument(
         "--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="of the model's frozen weights"
     )
     train.add_argument("--method", default="spf", help="a recipe of spf_lite/methods.py: naive, spf, ...")
-    train.add_argument("--captions", choices=["named", "silent"], default="named")
+    train.add_argument(
+        "--captions",
+        choices=["named", "silent", "txt"],
+        default="named",
+        help="the folder's metadata or .txt files; the version that does not name spurious attributes; .txt files",
+    )
+    train.add_argument("--target-text", help="what is learned, given once: 'sunglasses'; captions may name it or not")
+    train.add_argument("--replaces", help="the phrase of each base text that the target takes the place of")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
     train.add_argument(

@@ -60,11 +60,14 @@ def test_the_digest_follows_texts_and_pixels(folder: Path) -> None:
         ({**GOOD, "target_text": " "}, "line 2: 'target_text' is missing, empty"),
         ({"file_name": "a.png", "target_text": "x"}, "line 2: 'base_text' is missing"),
         ({**GOOD, "file_name": "b.png"}, "line 2: there is no image .*b.png"),
-        ({**GOOD, "replaces": "a hat"}, "line 2: 'replaces' must be a phrase of the base text, found 'a hat'"),
-        ({**GOOD, "phrases": ["a hat"]}, "line 2: 'phrases' must be a list of phrases"),
+        (
+            {**GOOD, "replaces": "a hat"},
+            "line 2: 'replaces' must be a phrase of the base text 'a person, smiling', found 'a hat'",
+        ),
+        ({**GOOD, "phrases": ["a hat"]}, "line 2: 'phrases' must be phrases of the base text .*, found 'a hat'"),
         ({**GOOD, "phrases": "smiling"}, "line 2: 'phrases' must be a list"),
         ({**GOOD, "mask_file": "b.png"}, "line 2: there is no mask .*b.png"),
-        ({**GOOD, "mask_file": 7}, "line 2: there is no mask .*7"),
+        ({**GOOD, "mask_file": 7}, "line 2: 'mask_file' is missing, empty or not a text"),
         ({**GOOD, "mask_file": "small.png"}, r"line 2: the mask is \(8, 16\) pixels, its image \(16, 16\)"),
         ({**GOOD, "mask_file": "corrupt.png"}, r"line 2: the mask .*corrupt\.png is corrupt"),
     ],
@@ -100,13 +103,15 @@ def test_masks_are_read_and_belong_to_the_set(folder: Path) -> None:
 
 
 def test_missing_or_empty_metadata(tmp_path: Path) -> None:
-    with pytest.raises(CustomSetError, match="metadata.jsonl: cannot be read"):
+    with pytest.raises(CustomSetError, match=r"there is no metadata\.jsonl, no metadata\.csv, and no picture"):
         CustomSet.load(tmp_path)
+    with pytest.raises(CustomSetError, match=r"there is no file .*metadata\.silent\.jsonl"):
+        CustomSet.load(tmp_path, "silent")
     (tmp_path / "metadata.jsonl").write_text("\n")
     with pytest.raises(CustomSetError, match="the set is empty"):
         CustomSet.load(tmp_path)
     (tmp_path / "metadata.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CustomSetError, match="cannot be read"):
         CustomSet.load(tmp_path)
-    with pytest.raises(CustomSetError, match="expected one of named, silent"):
+    with pytest.raises(CustomSetError, match="expected one of named, silent, txt"):
         CustomSet.load(tmp_path, "loud")
