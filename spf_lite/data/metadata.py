@@ -125,7 +125,7 @@ def read_csv(path: Path, content: bytes) -> Iterator[Line]:
                 raise CustomSetError(f"{where}: more cells than columns (a text with commas takes quotation marks)")
             yield _line({key: value for key, value in row.items() if value and value.strip()}, where)
     except csv.Error as error:
-        raise CustomSetError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from error
+        raise CustomSetError(f"{path}, line {reader.reader.line_num}: not valid CSV ({error})") from error
 
 
 def _line(entry: Mapping[str, object], where: str) -> Line:
