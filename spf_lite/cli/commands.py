@@ -104,7 +104,14 @@ def train(options: Namespace) -> int:
     trainer = DualPathTrainer(
         spf_lite.load(options.model, dtype=getattr(torch, options.dtype)),
         CustomSet.load(
-            options.custom_set, options.captions, target_text=options.target_text, replaces=options.replaces
+            options.custom_set,
+            options.captions,
+            target_text=options.target_text,
+            replaces=options.replaces,
+            repair=options.repair,
+            shape=options.shape,
+            background=options.background,
+            alpha_as_mask=options.alpha_as_mask,
         ),
         config,
         options.output,

@@ -60,6 +60,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--target-text", help="what is learned, given once: 'sunglasses'; captions may name it or not")
     train.add_argument("--replaces", help="the phrase of each base text that the target takes the place of")
+    train.add_argument("--repair", action="store_true", help="take a target that stands in a base text out of it")
+    train.add_argument("--shape", choices=["square", "buckets"], default="square", help="crop, or keep aspect ratios")
+    train.add_argument("--background", default="white", help="colour that transparent pictures are composed on")
+    train.add_argument("--alpha-as-mask", action="store_true", help="the target may act where a picture is opaque")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
     train.add_argument(

@@ -94,7 +94,8 @@ def texts_of(line: Line, target_text: str | None, replaces: str | None, repair: 
     target = _agree(line, "target_text", line.target_text, target_text)
     if target is None:
         raise CustomSetError(
-            f"{line.where}: 'target_text' is missing, empty or not a text; give it in the line, or once for all lines"
+            f"{line.where}: 'target_text' is missing, empty or not a text; give it in the line, or once for all lines "
+            "(target_text=, --target-text)"
         )
     replaced = _agree(line, "replaces", line.replaces, replaces)
     if line.base_text is not None:
@@ -118,8 +119,8 @@ def _given(line: Line, base: str, target: str, replaces: str | None, repair: boo
         return Texts(base, target, replaces, line.phrases)
     if not repair:
         raise CustomSetError(
-            f"{line.where}: the base text {base!r} already holds the target {target!r}: leave it out, or load the set "
-            "with repair=True"
+            f"{line.where}: the base text {base!r} already holds the target {target!r}: leave it out, or have "
+            "it taken out (repair=True, --repair)"
         )
     phrases = line.phrases
     if phrases is not None:

@@ -189,74 +189,123 @@ json_values = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just([]), st.just({})
 )
 file_names = st.sampled_from(["../a.png", "/etc/hostname", "C:\\a.png", "nowhere.png", "a\0b", "x" * 400, ".", ""])
+#: One thing that may be wrong with a folder; half of them have nothing wrong.
+PICTURE_FAULTS = ("damaged picture", "small picture", "mask of another size", "transparent picture")
+LINE_FAULTS = ("dropped key", "wrong type", "file name", "surrogate", "target in base text", "other target", "any text")
+FILE_FAULTS = ("broken line", "wrong encoding", "no captions", "two kinds of metadata", "reference text")
+OPTION_FAULTS = ("background", "target_text", "replaces")
+FAULTS = (*PICTURE_FAULTS, *LINE_FAULTS, *FILE_FAULTS, *OPTION_FAULTS)
+
+
+def sound_caption(target: str) -> st.SearchStrategy[str]:
+    """A caption that names the target between commas, or not at all."""
+    return st.builds(
+        lambda before, shown, after: ", ".join([*before, *([target] if shown else []), *after]),
+        st.lists(st.sampled_from(("a woman", "red hair", "é", "smiling")), min_size=1, max_size=3),
+        st.booleans(),
+        st.lists(st.sampled_from(("a blue coat", "at sea")), max_size=2),
+    )
 
 
 @st.composite
-def entries(draw: st.DrawFn, names: list[str], masks: list[str], target: str) -> dict[str, Any]:
-    """A line of metadata, sound or with one thing wrong."""
-    parts = draw(st.lists(phrases, min_size=1, max_size=4))
-    entry: dict[str, Any] = {"file_name": draw(st.sampled_from(names)), "target_text": target}
+def entries(draw: st.DrawFn, name: str, target: str, fault: str) -> dict[str, Any]:
+    """A line of metadata: sound, or with one thing wrong."""
+    entry: dict[str, Any] = {"file_name": name, "target_text": target}
     if draw(st.booleans()):
+        parts = draw(st.lists(st.sampled_from(("a woman", "red hair", "é", "a blue coat")), min_size=1, max_size=4))
         entry["base_text"] = ", ".join(parts)
-        entry |= draw(st.sampled_from([{}, {"phrases": parts}, {"replaces": parts[0]}, {"mask_file": masks[0]}]))
+        more = [{}, {"phrases": parts}, {"replaces": parts[0]}, {"mask_file": "0.mask.png"}, {"text": "unused"}]
+        entry |= draw(st.sampled_from(more if name.startswith("0.") else more[:3]))
     else:
-        entry["text"] = draw(captions(target))
-    match draw(st.sampled_from(["sound"] * 6 + ["drop", "replace", "name", "surrogate", "target", "other target"])):
-        case "drop":
+        entry["text"] = draw(sound_caption(target))
+    match fault:
+        case "dropped key":
             entry.pop(draw(st.sampled_from(sorted(entry))))
-        case "replace":
+        case "wrong type":
             entry[draw(st.sampled_from(sorted(entry)))] = draw(json_values)
-        case "name":
+        case "file name":
             entry[draw(st.sampled_from(["file_name", "mask_file"]))] = draw(file_names)
         case "surrogate":
             entry["target_text"] = "a \ud83d beard"
-        case "target":
-            entry["base_text"] = f"a person, {target}"
+        case "target in base text":
+            entry["base_text"] = draw(st.sampled_from([f"a person, {target}", target.upper(), f"{target} on a person"]))
         case "other target":
             entry["target_text"] = draw(targets)
+        case "any text":
+            key = draw(st.sampled_from(["base_text", "text"]))
+            entry.pop("base_text", None)
+            entry[key] = draw(captions(target))
     return entry
 
 
 @st.composite
 def folders(draw: st.DrawFn) -> Folder:
-    """A custom set in each of its layouts, sound or broken in one of many ways."""
-    target = draw(targets)
-    made = draw(st.lists(pictures(smallest=6, largest=20), min_size=1, max_size=3))
+    """A custom set in each of its layouts: half of them sound, the others with one of :data:`FAULTS`."""
+    fault = draw(st.sampled_from((*["none"] * len(FAULTS), *FAULTS)))
+    target = draw(st.sampled_from(TARGETS))
+    count = draw(st.integers(1, 3))
+    bad = draw(st.integers(0, count - 1))
     files: dict[str, bytes] = {}
-    for number, picture in enumerate(made):
-        broken = draw(st.sampled_from([False] * 9 + [True]))
-        files[f"{number}{picture.suffix}"] = draw(damage(picture.content)) if broken else picture.content
+    for number in range(count):
+        picture = draw(pictures(smallest=8, largest=20))
+        content = picture.content
+        if fault == "damaged picture" and number == bad:
+            content = draw(damage(content))
+        elif fault == "small picture" and number == bad:
+            content = draw(pictures(smallest=1, largest=7)).content
+        elif fault == "transparent picture" and number == bad:
+            file = io.BytesIO()
+            Image.new("RGBA", (9, 12), (255, 0, 255, 0)).save(file, "PNG")
+            content = file.getvalue()
+        files[f"{number}{picture.suffix}"] = content
+        if number == 0:
+            mask = io.BytesIO()
+            size = (5, 99) if fault == "mask of another size" else shown(picture.content).size
+            Image.new("1", size, 1).save(mask, "PNG")
     names = list(files)
-    files["0.mask.png"] = draw(pictures(smallest=6, largest=20)).content
+    files["0.mask.png"] = mask.getvalue()
     options: dict[str, Any] = draw(
         st.fixed_dictionaries(
-            {},
+            {} if fault in ("dropped key", "other target") else {"target_text": st.just(target)},
             optional={
                 "shape": st.sampled_from(["square", "buckets"]),
                 "alpha_as_mask": st.booleans(),
                 "repair": st.booleans(),
-                "background": st.sampled_from(["white", "#102030", "nonsense"]),
-                "target_text": st.one_of(st.just(target), st.just(" ")),
-                "replaces": st.sampled_from(["a woman", "hair", " "]),
+                "background": st.sampled_from(["white", "#102030"]),
             },
         )
     )
-    layout = draw(st.sampled_from(["jsonl", "csv", "txt", "nothing"]))
+    wrong = {
+        "background": "nonsense",
+        "target_text": draw(st.sampled_from([" ", "\ud83d", "freckles"])),
+        "replaces": "x",
+    }
+    options |= {fault: wrong[fault]} if fault in wrong else {}
+    layout = draw(st.sampled_from(["jsonl", "jsonl", "csv", "txt"]))
     mark = draw(st.sampled_from([b"", b"\xef\xbb\xbf"]))
-    if layout == "jsonl":
-        lines = [json.dumps(draw(entries(names, ["0.mask.png"], target))) for _ in names]
-        lines = [*lines, *draw(st.sampled_from([[], [], [], ["{"], ["[1]"], ["[" * 2000], ["9" * 5000], [""]]))]
-        files["metadata.jsonl"] = mark + draw(st.sampled_from(["\n", "\r\n"])).join(lines).encode()
-    elif layout == "csv":
-        rows = ["file_name,text,target_text", *(f'{name},"a woman, {target}",{target}' for name in names)]
-        rows = [*rows, *draw(st.sampled_from([[], [], ["a,b,c,d"], ['"'], ["x"]]))]
-        files["metadata.csv"] = mark + "\n".join(rows).encode()
+    if fault == "no captions":
+        return Folder(files, options)
+    if layout == "jsonl" or fault in LINE_FAULTS or fault == "two kinds of metadata":
+        made = [draw(entries(name, target, fault if number == bad else "")) for number, name in enumerate(names)]
+        lines = list(map(json.dumps, made))
+        if fault == "broken line":
+            lines.insert(bad, draw(st.sampled_from(["{", "[1]", "[" * 2000, "9" * 5000, "nul"])))
+        if fault == "wrong encoding":
+            lines[bad] = "\xff\xfe"
+        ends, code = draw(st.sampled_from(["\n", "\r\n"])), "latin-1" if fault == "wrong encoding" else "utf-8"
+        files["metadata.jsonl"] = mark + ends.join(lines).encode(code)
+    if layout == "csv" or fault == "two kinds of metadata":
+        rows = [f'{name},"{draw(sound_caption(target))}",{target}' for name in names]
+        if fault == "broken line":
+            rows.insert(bad, draw(st.sampled_from(["a,b,c,d", '"', "x"])))
+        files["metadata.csv"] = mark + "\n".join(["file_name,text,target_text", *rows]).encode()
     elif layout == "txt":
-        options |= {"target_text": target}
-        for name in names:
-            text = draw(captions(target)).encode()
-            files[name.split(".")[0] + ".txt"] = mark + draw(st.sampled_from([text, text, text, b"\xff\xff", b" "]))
-    if draw(st.booleans()):
-        lines = [json.dumps({"base_text": text}) for text in draw(st.lists(captions(target), max_size=2))]
-        files["references.jsonl"] = "\n".join(lines).encode()
+        for number, name in enumerate(names):
+            caption = draw(sound_caption(target)).encode()
+            if number == bad and fault in ("broken line", "wrong encoding"):
+                caption = draw(st.sampled_from([b"\xff\xff", b" ", target.encode()]))
+            files[name.split(".")[0] + ".txt"] = mark + caption
+    if fault == "reference text" or draw(st.booleans()):
+        text = draw(captions(target)) if fault == "reference text" else "a man, sad"
+        files["references.jsonl"] = json.dumps({"base_text": text}).encode()
     return Folder(files, options)

@@ -117,7 +117,7 @@ def test_any_caption_becomes_a_base_text_without_the_target_or_is_refused(
 ) -> None:
     caption = normal(data.draw(captions(target))) or "x"
     replaces = data.draw(st.one_of(st.none(), st.none(), phrases.map(normal).filter(bool)))
-    line = Line("here", "a.jpg", **{"base_text" if as_base else "caption": caption})
+    line = Line("here", "a.jpg", base_text=caption if as_base else None, caption=None if as_base else caption)
     try:
         texts = texts_of(line, target, replaces, repair)
     except CustomSetError as error:

@@ -179,7 +179,7 @@ def test_the_alpha_channel_becomes_the_mask_where_asked(phone: Path) -> None:
     masks = [example.mask for example in CustomSet.load(phone, alpha_as_mask=True, background="#ffcc00")]
     assert masks[0] is masks[2] is masks[3] is None
     assert masks[1] is not None
-    expected = np.tile(np.uint8([255] * 8 + [0] * 8), (16, 1))
+    expected = np.tile(np.array([255] * 8 + [0] * 8, dtype=np.uint8), (16, 1))
     assert np.array_equal(np.asarray(masks[1]), expected)
     with pytest.raises(CustomSetError, match="background='clear': expected a colour"):
         CustomSet.load(phone, background="clear")

@@ -121,7 +121,7 @@ def test_an_embedded_colour_profile_is_converted_to_srgb() -> None:
     assert np.abs(np.asarray(picture.image, dtype=int) - quadrants()[..., ::-1]).max() <= 3
     assert picture.treatments == ("converted to sRGB by their profile",)
     hidden = image.convert("RGBA")
-    hidden.putalpha(Image.fromarray(np.tile(np.uint8([255] * 30 + [0] * 30), (40, 1))))
+    hidden.putalpha(Image.fromarray(np.tile(np.array([255] * 30 + [0] * 30, dtype=np.uint8), (40, 1))))
     picture = read(encoded(hidden, icc_profile=swapped_profile()), "#ff0000")
     assert picture.image.getpixel((59, 0)) == (255, 0, 0), "the background is sRGB already"
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
