@@ -103,7 +103,16 @@ def train(options: Namespace) -> int:
     config = recipe(options.method, seed=options.seed).changed(options.changes)
     trainer = DualPathTrainer(
         spf_lite.load(options.model, dtype=getattr(torch, options.dtype)),
-        CustomSet.load(options.custom_set, options.captions),
+        CustomSet.load(
+            options.custom_set,
+            options.captions,
+            target_text=options.target_text,
+            replaces=options.replaces,
+            repair=options.repair,
+            shape=options.shape,
+            background=options.background,
+            alpha_as_mask=options.alpha_as_mask,
+        ),
         config,
         options.output,
     )

@@ -44,14 +44,27 @@ def build_parser() -> argparse.ArgumentParser:
         "train", help="fine-tune on a custom set; also under `accelerate launch -m spf_lite.cli train ...`"
     )
     train.set_defaults(run=run.train)
-    train.add_argument("custom_set", type=kinds.input_path, help="folder with images and metadata.jsonl")
+    train.add_argument(
+        "custom_set", type=kinds.input_path, help="folder with images and metadata.jsonl, metadata.csv, or a .txt beside each"
+    )
     train.add_argument("output", type=kinds.output_folder, help="checkpoints, log and the exported adapter")
     train.add_argument("--model", default="tiny")
     train.add_argument(
         "--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="of the model's frozen weights"
     )
     train.add_argument("--method", type=kinds.recipe, default="spf", help="a recipe: naive, spf, ...")
-    train.add_argument("--captions", choices=["named", "silent"], default="named")
+    train.add_argument(
+        "--captions",
+        choices=["named", "silent", "txt"],
+        default="named",
+        help="the folder's metadata or .txt files; the version that does not name spurious attributes; .txt files",
+    )
+    train.add_argument("--target-text", help="what is learned, given once: 'sunglasses'; captions may name it or not")
+    train.add_argument("--replaces", help="the phrase of each base text that the target takes the place of")
+    train.add_argument("--repair", action="store_true", help="take a target that stands in a base text out of it")
+    train.add_argument("--shape", choices=["square", "buckets"], default="square", help="crop, or keep aspect ratios")
+    train.add_argument("--background", default="white", help="colour that transparent pictures are composed on")
+    train.add_argument("--alpha-as-mask", action="store_true", help="the target may act where a picture is opaque")
     train.add_argument("--seed", type=kinds.seed, default=0)
     train.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
     train.add_argument(

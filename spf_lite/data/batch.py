@@ -1,7 +1,7 @@
-"""Items and batches: a pre-encoded portrait with its texts, and B of them put together.
+"""Pre-encoded examples and batches of them.
 
-An item is a portrait of the custom set, which shows the target, or a portrait that the reference path has sampled,
-which does not. Items stay in main memory; a batch is moved to the model's device.
+An *item* is a pre-encoded example: a portrait of the custom set, which shows the target, or a reference portrait, which
+the reference model has sampled and which does not. Items stay in main memory; a batch is moved to the model's device.
 
 In the book: :doc:`/06-dual-path`.
 """
@@ -19,18 +19,18 @@ from spf_lite.data.prompts import PromptPair
 
 @dataclass(frozen=True)
 class Item:
-    """One portrait with its texts.
+    """One pre-encoded portrait with its texts.
 
     Attributes:
-        latents: x0, scaled, (C, h, w).
+        latents: x0, scaled, (C, h, w); h and w differ between buckets.
         pair: base and complete text, tokenised and aligned.
         base: ``encoder_hidden_states`` of the base text, (L, width).
         complete: of the complete text, (L, width).
         distances: CLIP distances of the phrases to the target, (P,).
         portrait_features: CLIP embedding of the portrait; only the enhancement loss uses it, (width,).
         target_features: CLIP embedding of the target text, (width,).
-        region: where the target may act, given by hand, (1, h, w) in [0, 1]; None: not known.
-        is_reference: drawn by the reference model, without the target.
+        region: where the target may act, (1, h, w) in [0, 1], from a mask or an averaged map; None: not known.
+        is_reference: sampled by the reference model, without the target.
     """
 
     latents: Tensor
@@ -46,7 +46,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Batch:
-    """B items.
+    """B items of one size.
 
     Attributes:
         latents: x0, scaled, (B, C, h, w).
@@ -56,13 +56,13 @@ class Batch:
         distances: CLIP distances of the phrases to the target, (B, P).
         base_tokens: indices of aligned tokens in the base text, (B, K).
         complete_tokens: of their counterparts in the complete text, (B, K).
-        aligned: (B, K), 1 for real pairs, 0 for filling.
+        aligned: (B, K), 1 for real pairs, 0 for padding.
         is_reference: (B,), True for portraits without the target: no denoising and no enhancement loss on them.
-        is_reconstruction: (B,), True for reference items whose response path is fed the base text: M = 0 there.
+        is_reconstruction: (B,), True for reference portraits whose response path is fed the base text: M = 0 there.
         target: token average of the target in the complete text, (B, L); zeros for reconstruction items.
         portrait_features: CLIP embeddings of the custom portraits, (B, width); only for the enhancement loss.
         target_features: CLIP embedding of the target text, (B, width).
-        region: where the target may act, given by hand, (B, 1, h, w); 1 everywhere where it is not known.
+        region: where the target may act, (B, 1, h, w); 1 everywhere in items where it is not known.
     """
 
     latents: Tensor
@@ -89,7 +89,10 @@ class Batch:
 
 
 def phrase_matrix(pairs: Sequence[PromptPair], length: int) -> Tensor:
-    """(B, P, length): row p averages the tokens of phrase p; rows of zeros fill up portraits with fewer phrases."""
+    """Matrix that averages token maps into phrase maps, (B, P, length).
+
+    Row p has 1/n at the n tokens of phrase p. Portraits with fewer than P phrases are padded with rows of zeros.
+    """
     most = max((len(pair.phrases) for pair in pairs), default=0)
     matrix = torch.zeros(len(pairs), most, length)
     for b, pair in enumerate(pairs):
@@ -98,13 +101,27 @@ def phrase_matrix(pairs: Sequence[PromptPair], length: int) -> Tensor:
     return matrix
 
 
+def by_size(items: Sequence[Item]) -> dict[tuple[int, int], list[int]]:
+    """Latent height and width to the indices of the items that have them, in the order in which sizes first appear."""
+    found: dict[tuple[int, int], list[int]] = {}
+    for index, item in enumerate(items):
+        height, width = item.latents.shape[-2:]
+        found.setdefault((height, width), []).append(index)
+    return found
+
+
 def collate(items: Sequence[Item], reconstruction: Sequence[bool]) -> Batch:
-    """Put items together, filling up phrases and alignments to the longest of the batch.
+    """Put items into one batch, padding phrases and alignments to the longest of the batch.
 
     Args:
-        items: B of them.
+        items: B of them, all of one size.
         reconstruction: which of them are fed the base text on both paths.
+
+    Raises:
+        ValueError: if there are several sizes.
     """
+    if len(sizes := by_size(items)) > 1:
+        raise ValueError(f"a batch holds latents of one size, these have {', '.join(map(str, sizes))}")
     pairs = [item.pair for item in items]
     length = len(pairs[0].base_ids)
     phrases = phrase_matrix(pairs, length)

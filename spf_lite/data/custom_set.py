@@ -1,35 +1,64 @@
-"""A custom set on disk: a folder of images and a ``metadata.jsonl``, the layout that ``datasets`` calls *imagefolder*.
+"""A custom set on disk: a folder of portraits that show the target, and texts about them.
 
-One JSON object a line: ``file_name``, ``base_text``, ``target_text``, and optionally ``phrases`` (what to protect;
-default: the comma-separated parts of the base text), ``replaces`` (the phrase whose place the target takes) and
-``mask_file`` (an image of the same size, white where the target may act; only the given-mask baseline uses it).
-A file ``references.jsonl`` beside it may hold base texts of other people (``base_text``, optionally ``replaces``), for
-which the reference model draws portraits of its own; the more they name, the more the control map protects.
-Everything is checked when the set is loaded, before any training; an error names the file and the line.
+The texts are one of
+
+* ``metadata.jsonl``: one JSON object a line with ``file_name``, ``base_text``, ``target_text``, and optionally
+  ``phrases`` (what to protect; default: the comma-separated parts of the base text), ``replaces`` (the phrase whose
+  place the target takes) and ``mask_file`` (white where the target may act; only ``map_source="given"`` uses it).
+  Instead of ``base_text`` there may be ``text``, a caption that may show the target: the layout that Hugging Face
+  ``datasets`` calls *imagefolder*;
+* ``metadata.csv`` with the same columns, but ``phrases``;
+* a caption beside each picture: ``a.txt`` for ``a.jpg`` and, if there is a mask, ``a.mask.png``.
+
+Captions show the target between commas ("a woman, sunglasses, a red coat") or not at all.
+
+A file ``references.jsonl`` beside them may hold base texts of other people (``base_text``, optionally ``replaces``):
+the reference model samples portraits for them. The more attributes they name, the more the control map protects.
+
+Everything is checked when the set is loaded, before any training; an error names the file and the line. How pictures
+are decoded is described in :mod:`spf_lite.data.pictures`, how they are cropped in :mod:`spf_lite.data.geometry`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-CAPTION_FILES = {"named": "metadata.jsonl", "silent": "metadata.silent.jsonl"}
-REFERENCE_FILE = "references.jsonl"
+from spf_lite.data.captions import texts_of
+from spf_lite.data.errors import CustomSetError as CustomSetError
+from spf_lite.data.geometry import LARGEST_SHORT_SIDE, crop_to, reduce_to_memory
+from spf_lite.data.metadata import Line, inside, read_bytes, read_csv, read_jsonl, read_txt
+from spf_lite.data.pictures import Picture, background_color, read_mask, read_picture
+from spf_lite.paths import CAPTION_FILES, REFERENCE_FILE
 
+logger = logging.getLogger(__name__)
 
-class CustomSetError(ValueError):
-    """Something is wrong with a custom set; the message names the file and, where there is one, the line."""
+#: What ``captions=`` may be.
+CAPTIONS = (*CAPTION_FILES, "txt")
+#: What ``shape=`` may be: cropped to a square, or kept for buckets of similar aspect ratio.
+SHAPES = ("square", "buckets")
 
 
 @dataclass(frozen=True)
 class Example:
-    """One portrait that shows the target, with its texts."""
+    """One portrait that shows the target, with its texts.
+
+    Attributes:
+        image: upright, RGB, without transparency.
+        base_text: the prompt without the target.
+        target_text: the target.
+        replaces: the phrase of the base text that the target takes the place of.
+        phrases: of the base text, to protect; None: those between its commas.
+        mask: mode L, of the image's size, white where the target may act.
+        where: file and line of its texts, for messages.
+    """
 
     image: Image.Image
     base_text: str
@@ -37,6 +66,25 @@ class Example:
     replaces: str | None = None
     phrases: tuple[str, ...] | None = None
     mask: Image.Image | None = None
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was done to the portraits of a set.
+
+    Attributes:
+        portraits: how many there are.
+        treatments: what was done, to how many: ``{"rotated by EXIF": 3, "composed on white": 2}``.
+    """
+
+    portraits: int = 0
+    treatments: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Such as "48 portraits: 3 rotated by EXIF, 2 composed on white, 5 cropped from non-square"."""
+        done = ", ".join(f"{count} {what}" for what, count in self.treatments.items())
+        return f"{self.portraits} portraits: {done or 'taken as they are'}"
 
 
 @dataclass(frozen=True)
@@ -46,14 +94,18 @@ class CustomSet:
     Attributes:
         folder: where it came from.
         examples: the portraits, in the order of the metadata.
-        digest: SHA-256 of the metadata and of every image, in order; goes into the model card.
+        digest: SHA-256 of the texts, of every image and mask, in order, and of the options that are not the default.
         references: pairs of a base text of somebody else and the phrase in it that the target would replace.
+        reference_places: file and line of each of ``references``.
+        report: what was done to the portraits.
     """
 
     folder: Path
     examples: tuple[Example, ...]
     digest: str
     references: tuple[tuple[str, str | None], ...] = ()
+    reference_places: tuple[str, ...] = ()
+    report: LoadReport = field(default_factory=LoadReport)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -65,90 +117,130 @@ class CustomSet:
         return iter(self.examples)
 
     @classmethod
-    def load(cls, folder: str | Path, captions: str = "named") -> CustomSet:
-        """Read and check a folder.
+    def load(
+        cls,
+        folder: str | Path,
+        captions: str = "named",
+        *,
+        target_text: str | None = None,
+        replaces: str | None = None,
+        background: str = "white",
+        alpha_as_mask: bool = False,
+        shape: str = "square",
+        repair: bool = False,
+    ) -> CustomSet:
+        """Read and check a folder, and log once what was done to how many portraits.
 
         Args:
-            folder: with the images and the metadata.
-            captions: ``named`` reads ``metadata.jsonl``; ``silent`` reads ``metadata.silent.jsonl``, whose captions do
-                not mention the accidental attributes.
+            folder: with the images and the texts.
+            captions: ``named`` reads ``metadata.jsonl``, or else ``metadata.csv``, or else the ``.txt`` beside each
+                picture; ``txt`` reads these even if there is metadata; ``silent`` reads ``metadata.silent.jsonl``, a
+                version of the tiny world's sets whose captions do not name the spurious attributes.
+            target_text: the target, given once instead of in every line.
+            replaces: the phrase that it takes the place of, given once instead of in every line.
+            background: colour that transparent pictures are composed on.
+            alpha_as_mask: whether the alpha channel of a picture without a mask file becomes its mask: the target may
+                act where the picture is opaque.
+            shape: ``square`` crops every portrait to the square around its centre; ``buckets`` keeps them whole, and
+                encoding crops each to the nearest of a few aspect ratios (:func:`spf_lite.data.geometry.buckets`).
+            repair: whether a target inside a base text is taken out of it, instead of refused.
 
         Raises:
-            CustomSetError: if the metadata or an image is missing, corrupt or incomplete.
+            CustomSetError: if a text or an image is missing, damaged, incomplete or means something else than it says.
         """
-        folder = Path(folder)
-        if captions not in CAPTION_FILES:
-            raise CustomSetError(f"captions={captions!r}: expected one of {', '.join(CAPTION_FILES)}")
-        path = folder / CAPTION_FILES[captions]
-        digest = hashlib.sha256()
-        examples = []
-        for line, where in _lines(path, digest):
-            example, pixels = _read_example(folder, line, where)
-            examples.append(example)
-            digest.update(pixels)
+        if captions not in CAPTIONS:
+            raise CustomSetError(f"captions={captions!r}: expected one of {', '.join(CAPTIONS)}")
+        if shape not in SHAPES:
+            raise CustomSetError(f"shape={shape!r}: expected one of {', '.join(SHAPES)}")
+        background_color(background)
+        target_text, replaces = _option("target_text", target_text), _option("replaces", replaces)
+        folder, digest = Path(folder).expanduser(), hashlib.sha256()
+        examples: list[Example] = []
+        counts: Counter[str] = Counter()
+        for line in _lines(folder, captions, digest):
+            texts = texts_of(line, target_text, replaces, repair)
+            picture, mask = _read_pictures(folder, line, background, alpha_as_mask, digest)
+            image, cut = _shaped(picture.image, shape)
+            mask = None if mask is None else _shaped(mask, shape)[0]
+            parts = texts.base_text, texts.target_text, texts.replaces, texts.phrases
+            examples.append(Example(image, *parts, mask, line.where))
+            counts.update([*picture.treatments, *cut, *texts.treatments])
+            if texts.target_text != examples[0].target_text:
+                raise CustomSetError(
+                    f"{line.where}: the target is {texts.target_text!r}, in the first line it is "
+                    f"{examples[0].target_text!r}: a custom set has one target"
+                )
         if not examples:
-            raise CustomSetError(f"{path}: the set is empty")
-        references = []
+            raise CustomSetError(f"{folder}: the set is empty")
+        references, places = [], []
         if (folder / REFERENCE_FILE).exists():
-            for line, where in _lines(folder / REFERENCE_FILE, digest):
-                entry = _read_entry(line, where, ("base_text",))
-                references.append((entry["base_text"], entry.get("replaces")))
-        return cls(folder, tuple(examples), digest.hexdigest(), tuple(references))
+            for line in _json_lines(folder / REFERENCE_FILE, digest):
+                if line.base_text is None:
+                    raise CustomSetError(f"{line.where}: 'base_text' is missing, empty or not a text")
+                texts = texts_of(line, examples[0].target_text, replaces, repair)
+                references.append((texts.base_text, texts.replaces))
+                places.append(line.where)
+        options = target_text, replaces, background, alpha_as_mask, shape, repair
+        if options != (None, None, "white", False, "square", False):
+            digest.update(repr(options).encode())
+        report = LoadReport(len(examples), dict(counts))
+        logger.info("%s", report)
+        return cls(folder, tuple(examples), digest.hexdigest(), tuple(references), tuple(places), report)
 
 
-def _lines(path: Path, digest: hashlib._Hash) -> Iterator[tuple[str, str]]:
-    """The lines of a file that are not empty, and where each stands."""
+def _option(name: str, value: str | None) -> str | None:
+    if value is not None and not value.strip():
+        raise CustomSetError(f"{name}={value!r}: it is empty")
     try:
-        content = path.read_bytes()
-        lines = content.decode().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CustomSetError(f"{path}: cannot be read ({error})") from error
+        return None if value is None else unicodedata.normalize("NFC", value.encode().decode().strip())
+    except UnicodeEncodeError as error:
+        raise CustomSetError(f"{name}={value!r} is not valid Unicode ({error.reason})") from error
+
+
+def _lines(folder: Path, captions: str, digest: hashlib._Hash) -> Iterator[Line]:
+    """Whatever says what the portraits show; its bytes go into the digest."""
+    table = folder / "metadata.csv"
+    jsonl = folder / CAPTION_FILES.get(captions, "")
+    if captions == "named" and jsonl.exists() and table.exists():
+        raise CustomSetError(f"{folder}: there are a {jsonl.name} and a {table.name}: keep the one that counts")
+    if captions == "silent" or (captions == "named" and jsonl.exists()):
+        yield from _json_lines(jsonl, digest)
+    elif captions == "named" and table.exists():
+        content = read_bytes(table, str(folder), "file")
+        digest.update(content)
+        yield from read_csv(table, content)
+    else:
+        for line, content in read_txt(folder):
+            digest.update(content)
+            yield line
+
+
+def _json_lines(path: Path, digest: hashlib._Hash) -> Iterator[Line]:
+    content = read_bytes(path, str(path.parent), "file")
     digest.update(content)
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield line, f"{path}, line {number}"
+    yield from read_jsonl(path, content)
 
 
-def _read_entry(line: str, where: str, needed: tuple[str, ...]) -> dict[str, Any]:
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise CustomSetError(f"{where}: not valid JSON ({error})") from error
-    if not isinstance(entry, dict):
-        raise CustomSetError(f"{where}: expected a JSON object, found {type(entry).__name__}")
-    for key in needed:
-        if not isinstance(entry.get(key), str) or not entry[key].strip():
-            raise CustomSetError(f"{where}: {key!r} is missing, empty or not a text")
-    replaces = entry.get("replaces")
-    if replaces is not None and (not isinstance(replaces, str) or replaces not in entry["base_text"]):
-        raise CustomSetError(f"{where}: 'replaces' must be a phrase of the base text, found {replaces!r}")
-    return entry
+def _read_pictures(
+    folder: Path, line: Line, background: str, alpha_as_mask: bool, digest: hashlib._Hash
+) -> tuple[Picture, Image.Image | None]:
+    if line.file_name is None:
+        raise CustomSetError(f"{line.where}: 'file_name' is missing, empty or not a text")
+    path = inside(folder, line.file_name, line.where)
+    content = read_bytes(path, line.where, "image")
+    digest.update(content)
+    picture = read_picture(content, path, line.where, background)
+    if line.mask_file is None:
+        return picture, picture.opacity if alpha_as_mask else None
+    path = inside(folder, line.mask_file, line.where)
+    content = read_bytes(path, line.where, "mask")
+    digest.update(content)
+    return picture, read_mask(content, path, line.where, picture)
 
 
-def _read_example(folder: Path, line: str, where: str) -> tuple[Example, bytes]:
-    entry = _read_entry(line, where, ("file_name", "base_text", "target_text"))
-    replaces, phrases = entry.get("replaces"), entry.get("phrases")
-    if phrases is not None and (
-        not isinstance(phrases, list)
-        or not all(isinstance(phrase, str) and phrase and phrase in entry["base_text"] for phrase in phrases)
-    ):
-        raise CustomSetError(f"{where}: 'phrases' must be a list of phrases of the base text, found {phrases!r}")
-    image, content = _read_image(folder / entry["file_name"], where, "image")
-    mask = None
-    if entry.get("mask_file") is not None:
-        mask, more = _read_image(folder / str(entry["mask_file"]), where, "mask")
-        content += more
-        if mask.size != image.size:
-            raise CustomSetError(f"{where}: the mask is {mask.size} pixels, its image {image.size}")
-    protected = None if phrases is None else tuple(phrases)
-    return Example(image, entry["base_text"], entry["target_text"], replaces, protected, mask), content
-
-
-def _read_image(path: Path, where: str, what: str) -> tuple[Image.Image, bytes]:
-    if not path.is_file():
-        raise CustomSetError(f"{where}: there is no {what} {path}")
-    try:
-        with Image.open(path) as opened:
-            return opened.convert("RGB"), path.read_bytes()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise CustomSetError(f"{where}: the {what} {path} is corrupt ({error})") from error
+def _shaped(image: Image.Image, shape: str) -> tuple[Image.Image, list[str]]:
+    """Cropped, if asked, and small enough to be kept in memory; and what was done."""
+    cropped = crop_to(image, (1, 1)) if shape == "square" else image
+    reduced = reduce_to_memory(cropped)
+    done = ["cropped from non-square"] if cropped.size != image.size else []
+    return reduced, [*done, *([f"reduced to {LARGEST_SHORT_SIDE} pixels"] if reduced.size != cropped.size else [])]

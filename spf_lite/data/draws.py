@@ -1,5 +1,10 @@
-"""What a step is made of: which items, which noise, which timesteps. Drawn from the step's own seed, so that nothing
-depends on what was drawn before: a resumed run needs no random state, and every process draws the same."""
+"""What a step is made of: which items, which noise, which timesteps.
+
+All of it comes from a random generator that is seeded by the run's seed and the step's number. So it does not depend on
+what was drawn before: a resumed run needs no random state, and every process draws the same batch.
+
+Items of different sizes (:func:`spf_lite.data.geometry.buckets`) never share a batch.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +15,16 @@ import torch
 from torch import Tensor
 
 from spf_lite.config import TrainConfig
-from spf_lite.data.batch import Item
+from spf_lite.data.batch import Item, by_size
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A batch to be: B items.
+    """What a batch is made of: B items of one size.
 
     Attributes:
-        items: custom portraits first, then the reference's own.
-        reconstruction: which of them are fed the base text on both paths.
+        items: custom portraits first, then reference portraits.
+        reconstruction: which of them have the base text on both paths.
         noise: eps, (B, C, h, w).
         timesteps: t, (B,).
     """
@@ -30,7 +35,7 @@ class Draw:
     timesteps: Tensor
 
     def part(self, index: int, parts: int) -> Draw:
-        """Every ``parts``-th item from ``index`` on: each part has its share of both kinds."""
+        """Every ``parts``-th item from ``index`` on, so that each part has its share of both kinds of item."""
         return Draw(
             self.items[index::parts],
             self.reconstruction[index::parts],
@@ -40,7 +45,7 @@ class Draw:
 
     @property
     def is_reference(self) -> Tensor:
-        """(B,)."""
+        """Which items are reference portraits, (B,)."""
         return torch.tensor([item.is_reference for item in self.items])
 
 
@@ -51,17 +56,23 @@ def draw(
 
     Args:
         config: the run.
-        step: its number; from the first step of stage 2 on, part of the batch are ``references``.
-        custom: the custom set.
-        references: the reference's own portraits; none: the custom set alone.
+        step: its number; from the first step of stage 2 on, ``config.reference_share`` of the batch are ``references``.
+            If that is no whole number of items, it is met on average.
+        custom: items of the custom set. If they have several sizes, the batch gets each with the probability of its
+            share of the items.
+        references: items of reference portraits, with every size of ``custom``; empty: the custom set alone.
         num_train_timesteps: of the scheduler.
     """
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    if len(by_size(custom)) > 1:  # one size needs no random number: its runs are what they were before there were more
+        size = custom[int(torch.randint(len(custom), (), generator=generator))].latents.shape
+        custom = [item for item in custom if item.latents.shape == size]
+        references = [item for item in references if item.latents.shape == size]
     in_stage2 = step >= config.stage1_steps
     own = 0
     if in_stage2 and references:
-        whole, rest = divmod(config.batch_size * config.reference_share, 1)
-        # A share that is no whole number of items is met on average: a batch of one is a reference portrait by chance.
+        # Rounded, or 0.29 of 100 items would be 28.999999999999996 and no whole number.
+        whole, rest = divmod(round(config.batch_size * config.reference_share, 9), 1)
         own = int(whole) + int(rest > 0 and float(torch.rand((), generator=generator)) < rest)
     chosen = torch.randint(len(custom), (config.batch_size - own,), generator=generator).tolist()
     drawn = torch.randint(max(1, len(references)), (own,), generator=generator).tolist()

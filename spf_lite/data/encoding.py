@@ -1,30 +1,79 @@
-"""What is known before any step, and how it is put together: items, drawn once, and batches of them.
+"""Everything frozen is computed once, before the first step: portraits to latents, texts to embeddings, CLIP distances.
 
-An item is a portrait of the custom set, which shows the target, or a portrait that the reference model draws for itself
-before stage 2, which does not. Both come with their texts, encoded; nothing frozen is computed twice. Items stay in
-main memory; a batch is brought to the model's device.
+What comes out are items (:class:`spf_lite.data.batch.Item`): those of the custom set, and those of the reference
+portraits, which the reference model samples before stage 2. Every text and every size is checked first, so nothing that
+a custom set has wrong is found later than here.
 
 In the book: :doc:`/06-dual-path`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spf_lite.data.batch import Item
+from spf_lite.data.batch import Item, by_size
 from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.geometry import Size, buckets, crop_to, fit, nearest_bucket
 from spf_lite.data.prompts import PromptPair, encode_pair
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import encode_images, encode_text, to_tensor
 from spf_lite.models.sampling import sample
+from spf_lite.models.tokenizer import PromptError
+
+logger = logging.getLogger(__name__)
+
+#: How many portraits pass through the autoencoder at a time.
+CHUNK = 8
+#: Pairs of a base text and the phrase in it that the target replaces, if it replaces one.
+ReferenceTexts = Sequence[tuple[str, str | None]]
+
+
+def model_buckets(backbone: Backbone) -> list[Size]:
+    """The latent sizes that a model is trained on, the square first (:func:`spf_lite.data.geometry.buckets`)."""
+    config = backbone.pipe.unet.config
+    return buckets(int(np.max(config.sample_size)), 2 ** (len(config.block_out_channels) - 1))
+
+
+def _pair(
+    backbone: Backbone,
+    base_text: str,
+    target_text: str,
+    replaces: str | None = None,
+    phrases: Sequence[str] | None = None,
+    where: str = "",
+) -> PromptPair:
+    """:func:`encode_pair`, whose errors name the file and the line."""
+    try:
+        return encode_pair(backbone.pipe.tokenizer, base_text, target_text, replaces=replaces, phrases=phrases)
+    except PromptError as error:
+        raise type(error)(f"{where}: {error}" if where else str(error)) from None
+
+
+def check_texts(backbone: Backbone, texts: ReferenceTexts, target_text: str, places: Sequence[str] = ()) -> None:
+    """Check reference texts before any training: long after it, they are sampled for.
+
+    Args:
+        backbone: whose tokenizer they must fit.
+        texts: the reference texts.
+        target_text: the target.
+        places: file and line of each; empty: they come from no file.
+
+    Raises:
+        PromptError: if a text is empty or too long, or a phrase does not stand in it.
+    """
+    for number, (text, replaces) in enumerate(texts):
+        _pair(backbone, text, target_text, replaces, where=places[number] if places else f"reference text {number + 1}")
 
 
 def _texts(backbone: Backbone, pairs: Sequence[PromptPair]) -> list[tuple[Tensor, Tensor]]:
-    """Both texts of each pair through the text encoder, each different text once."""
+    """``encoder_hidden_states`` of base and complete text of each pair, (L, width); equal texts are encoded once."""
     wanted = {tuple(ids.tolist()): ids for pair in pairs for ids in (pair.base_ids, pair.complete_ids)}
     encoded: dict[tuple[int, ...], Tensor] = {}
     for part in torch.stack(list(wanted.values())).split(32):
@@ -40,29 +89,45 @@ def _distances(backbone: Backbone, pair: PromptPair) -> Tensor:
 def custom_items(backbone: Backbone, custom_set: CustomSet, enhance: bool = False) -> list[Item]:
     """The portraits of a custom set, encoded.
 
+    Each portrait is cropped to the nearest of the model's buckets and resized to it; a square one is only resized.
+
     Args:
         backbone: whose autoencoder, text encoder and CLIP are used.
         custom_set: the portraits and their texts.
         enhance: whether the enhancement loss will need their CLIP embeddings.
 
     Raises:
-        PromptError: if a text does not fit the model.
+        PromptError: if a text of the set, its reference texts included, does not fit the model.
     """
     pipe = backbone.pipe
     pairs = [
-        encode_pair(pipe.tokenizer, e.base_text, e.target_text, replaces=e.replaces, phrases=e.phrases)
+        _pair(backbone, e.base_text, e.target_text, replaces=e.replaces, phrases=e.phrases, where=e.where)
         for e in custom_set
     ]
-    images = to_tensor([example.image for example in custom_set], pipe.unet.config.sample_size * 8).to(pipe.device)
-    latents = torch.cat([encode_images(pipe, part).cpu() for part in images.split(8)])
-    target = backbone.clip.text_features([custom_set[0].target_text])[0].cpu()
-    portraits = target.expand(len(images), -1)
-    if enhance:
-        with torch.no_grad():
-            # Drawn by the decoder that will draw the predictions: only what differs in the picture shall count.
-            drafts = [backbone.decode_preview(part.to(pipe.device)).float().clamp(0, 1) for part in latents.split(8)]
-            portraits = torch.cat([backbone.clip.image_features(draft).cpu() for draft in drafts])
-    regions = [None if e.mask is None else region_of(to_tensor([e.mask]), latents.shape[-2:]) for e in custom_set]
+    target_text = custom_set[0].target_text
+    check_texts(backbone, custom_set.references, target_text, custom_set.reference_places)
+    choices = model_buckets(backbone)
+    sizes = [nearest_bucket(example.image, choices) for example in custom_set]
+    pixels = [(height * pipe.vae_scale_factor, width * pipe.vae_scale_factor) for height, width in sizes]
+    _report(custom_set, pixels)
+
+    def encoded(part: list[int]) -> Tensor:
+        return encode_images(pipe, to_tensor([fit(custom_set[i].image, pixels[i]) for i in part])).cpu()
+
+    latents = _by_group(sizes, encoded)
+
+    @torch.no_grad()
+    def seen_by_clip(part: list[int]) -> Tensor:
+        # By the decoder of the one-step predictions, so that both are compared through the same decoder.
+        preview = backbone.decode_preview(torch.stack([latents[i] for i in part]).to(pipe.device))
+        return backbone.clip.image_features(preview.float().clamp(0, 1)).cpu()
+
+    target = backbone.clip.text_features([target_text])[0].cpu()
+    portraits = _by_group(sizes, seen_by_clip) if enhance else [target] * len(latents)
+    regions = [
+        None if e.mask is None else region_of(to_tensor([crop_to(e.mask, size)]), size)
+        for e, size in zip(custom_set, sizes, strict=True)
+    ]
     return [
         Item(latent, pair, base, complete, _distances(backbone, pair), portrait, target, region)
         for latent, pair, (base, complete), portrait, region in zip(
@@ -71,41 +136,99 @@ def custom_items(backbone: Backbone, custom_set: CustomSet, enhance: bool = Fals
     ]
 
 
+def _by_group(sizes: Sequence[Size], compute: Callable[[list[int]], Tensor], most: int = CHUNK) -> list[Tensor]:
+    """One row per portrait: ``compute`` gets the indices of at most ``most`` portraits of one size."""
+    groups: dict[Size, list[int]] = {}
+    for index, size in enumerate(sizes):
+        groups.setdefault(size, []).append(index)
+    rows: dict[int, Tensor] = {}
+    for indices in groups.values():
+        for start in range(0, len(indices), most):
+            part = indices[start : start + most]
+            rows |= dict(zip(part, compute(part), strict=True))
+    return [rows[index] for index in range(len(sizes))]
+
+
+def _report(custom_set: CustomSet, pixels: Sequence[Size]) -> None:
+    """Log which buckets there are, and how many portraits had to be enlarged."""
+    small = sum(
+        min(e.image.height / height, e.image.width / width) < 1
+        for e, (height, width) in zip(custom_set, pixels, strict=True)
+    )
+    if small:
+        logger.warning(
+            "%d of %d portraits have fewer pixels than the model draws: they are enlarged, and it learns their blur",
+            small,
+            len(custom_set),
+        )
+    if len(set(pixels)) > 1:
+        counts = Counter(pixels).items()
+        logger.info("buckets: %s", ", ".join(f"{width}x{height}: {count}" for (height, width), count in counts))
+
+
 def region_of(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """A mask of pixels, (1, 3, H, W), at the size of the latents, (1, h, w): 1 where any pixel beneath is marked."""
+    """A mask (1, 3, H, W) at the size of the latents, (1, h, w): 1 where any of its pixels there is above a half."""
     return (F.adaptive_max_pool2d(mask[:, :1], tuple(size))[0] > 0.5).float()
 
 
-ReferenceTexts = Sequence[tuple[str, str | None]]
-
-
-def reference_latents(backbone: Backbone, texts: ReferenceTexts, count: int, seed: int) -> Tensor:
-    """Portraits that the reference draws for varied base texts, as scaled latents, (count, C, h, w).
+def reference_latents(
+    backbone: Backbone, texts: ReferenceTexts, count: int, seed: int, custom: Sequence[Item] = ()
+) -> list[Tensor]:
+    """Reference portraits for varied base texts, as scaled latents, (C, h, w) each.
 
     Args:
-        backbone: whatever is being trained on it is taken back for the time.
-        texts: pairs of a base text and the phrase that the target replaces; taken in turn.
-        count: how many portraits.
+        backbone: what is being trained on it is switched off meanwhile.
+        texts: base texts, taken in turn; :func:`reference_items` takes the same.
+        count: how many portraits; but one of every size at least.
         seed: of their noise.
+        custom: items of the custom set, whose sizes they have, in proportion; empty: the model's own size.
     """
-    prompts = [texts[i % len(texts)][0] for i in range(count)]
+    own = model_buckets(backbone)[0]
+    sizes = reference_sizes(custom, count) or [own] * count
+    factor = backbone.pipe.vae_scale_factor
+
+    def sampled(part: list[int]) -> Tensor:
+        height, width = sizes[part[0]]
+        return sample(
+            backbone,
+            [texts[i % len(texts)][0] for i in part],
+            seeds=[seed * 100_003 + i for i in part],
+            height=None if (height, width) == own else height * factor,
+            width=None if (height, width) == own else width * factor,
+            output_type="latent",
+        ).cpu()
+
     with backbone.reference():
-        seeds = [seed * 100_003 + i for i in range(count)]
-        return sample(backbone, prompts, seeds=seeds, output_type="latent").cpu()
+        return _by_group(sizes, sampled, len(sizes))
 
 
-def reference_items(backbone: Backbone, texts: ReferenceTexts, latents: Tensor, like: Item) -> list[Item]:
-    """The reference's portraits as items.
+def reference_sizes(custom: Sequence[Item], count: int) -> list[Size]:
+    """Latent sizes for ``count`` reference portraits, in the proportions of the custom set, at least one of each."""
+    if not custom or count < 1:
+        return []
+    shares = {size: count * len(indices) / len(custom) for size, indices in by_size(custom).items()}
+    wanted = dict.fromkeys(shares, 1)
+    while sum(wanted.values()) < count:
+        wanted[max(shares, key=lambda size: shares[size] - wanted[size])] += 1
+    return [size for size, number in wanted.items() for _ in range(number)]
+
+
+def reference_items(
+    backbone: Backbone, texts: ReferenceTexts, latents: Sequence[Tensor] | Tensor, like: Item
+) -> list[Item]:
+    """The items of reference portraits.
 
     Args:
         backbone: whose text encoder and CLIP are used.
         texts: as they were given to :func:`reference_latents`.
-        latents: what it returned.
+        latents: what it returned, or latents of one size, (N, C, h, w).
         like: an item of the custom set, whose target they share.
+
+    Raises:
+        PromptError: if a text does not fit the model.
     """
     chosen = [texts[i % len(texts)] for i in range(len(latents))]
-    target_text = like.pair.target_text
-    pairs = [encode_pair(backbone.pipe.tokenizer, text, target_text, replaces=replaces) for text, replaces in chosen]
+    pairs = [_pair(backbone, text, like.pair.target_text, replaces) for text, replaces in chosen]
     features = like.target_features
     return [
         Item(latent, pair, base, complete, _distances(backbone, pair), features, features, is_reference=True)

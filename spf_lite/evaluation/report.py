@@ -22,7 +22,7 @@ from spf_lite.evaluation.statistics import Estimate, bootstrap
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import to_tensor
 from spf_lite.models.sampling import sample
-from spf_lite.tiny_world.custom_sets import SPURIOUS_ATTRIBUTES, evaluation_portraits, silent_about
+from spf_lite.tiny_world.custom_sets import SPURIOUS_ATTRIBUTES, evaluation_portraits, unnamed_attributes
 from spf_lite.tiny_world.portraits import Portrait, complete, describe, get_target
 from spf_lite.tiny_world.rendering import PARTS, counterfactual, true_region
 
@@ -73,7 +73,7 @@ def evaluation_set(backbone: Backbone, target: str, prompts: int, steps: int = 2
     if prompts < 1:
         raise ValueError(f"prompts={prompts}: at least one is needed")
     people = evaluation_portraits(target, prompts)
-    leave_out = silent_about(target, "named")
+    leave_out = unnamed_attributes(target, "named")
     base_texts = [describe(person, leave_out) for person in people]
     complete_texts = [complete(person.with_targets(target), leave_out) for person in people]
     seeds = list(range(1000, 1000 + prompts))

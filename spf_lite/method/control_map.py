@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spf_lite.config import ControlMapOptions, TrainConfig
-from spf_lite.data.batch import Item, collate
+from spf_lite.data.batch import Item, by_size, collate
 from spf_lite.method.attention import LayerRecord, mean_maps
 from spf_lite.method.paths import forward, reference_path
 from spf_lite.models.backbone import Backbone
@@ -166,7 +166,9 @@ def averaged_maps(backbone: Backbone, items: Sequence[Item], config: TrainConfig
 
 def with_averaged_maps(backbone: Backbone, items: Sequence[Item], config: TrainConfig) -> list[Item]:
     """The items, each with its averaged map as its region."""
-    if not items:
-        return []
-    maps = averaged_maps(backbone, items, config).cpu()
-    return [replace(item, region=region) for item, region in zip(items, maps, strict=True)]
+    mapped = list(items)
+    for indices in by_size(items).values():
+        maps = averaged_maps(backbone, [items[i] for i in indices], config).cpu()
+        for i, region in zip(indices, maps, strict=True):
+            mapped[i] = replace(items[i], region=region)
+    return mapped

@@ -26,6 +26,8 @@ def sample(
     guidance_scale: float | None = ...,
     negative_prompt: str = ...,
     batch_size: int = ...,
+    height: int | None = ...,
+    width: int | None = ...,
     output_type: Literal["pil"] = ...,
 ) -> list[Image.Image]: ...
 
@@ -40,6 +42,8 @@ def sample(
     guidance_scale: float | None = ...,
     negative_prompt: str = ...,
     batch_size: int = ...,
+    height: int | None = ...,
+    width: int | None = ...,
     output_type: Literal["latent"],
 ) -> Tensor: ...
 
@@ -54,6 +58,8 @@ def sample(
     guidance_scale: float | None = None,
     negative_prompt: str = "",
     batch_size: int = 32,
+    height: int | None = None,
+    width: int | None = None,
     output_type: Literal["pil", "latent"] = "pil",
 ) -> list[Image.Image] | Tensor:
     """Sample one portrait per prompt and seed.
@@ -67,6 +73,8 @@ def sample(
             (:attr:`spf_lite.models.specification.BackboneSpec.guidance_scale`).
         negative_prompt: what guidance leads away from.
         batch_size: portraits denoised at a time.
+        height: in pixels; default: the model's own size.
+        width: in pixels; default: the model's own size.
         output_type: ``pil``, or ``latent`` for scaled latents (N, C, h, w).
 
     Returns:
@@ -93,6 +101,8 @@ def sample(
                 negative_prompt=[negative_prompt] * len(part),
                 num_inference_steps=steps,
                 guidance_scale=scale,
+                height=height,
+                width=width,
                 generator=[torch.Generator().manual_seed(int(seed)) for seed in seeds[start : start + batch_size]],
                 output_type=output_type,
             ).images

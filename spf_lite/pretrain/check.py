@@ -16,7 +16,7 @@ from spf_lite.models.backbone import Backbone
 from spf_lite.models.sampling import sample
 from spf_lite.pretrain.dataset import MASK_SIZE, Split, portraits_of
 from spf_lite.pretrain.judge import accuracy
-from spf_lite.tiny_world.custom_sets import evaluation_portraits, silent_about
+from spf_lite.tiny_world.custom_sets import evaluation_portraits, unnamed_attributes
 from spf_lite.tiny_world.portraits import ATTRIBUTES, TARGETS, complete, describe, random_portrait
 from spf_lite.tiny_world.rendering import part_mask, render
 
@@ -78,7 +78,7 @@ def unseen_targets(
     """Ask the untuned model for each target: it must not know it."""
     checks = []
     for target in TARGETS:
-        leave_out = silent_about(target, "named")
+        leave_out = unnamed_attributes(target, "named")
         people = [portrait.with_targets(target) for portrait in evaluation_portraits(target, count)]
         prompts = [complete(portrait, leave_out) for portrait in people]
         images = sample(backbone, prompts, seeds=range(count), steps=steps)

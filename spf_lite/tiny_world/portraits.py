@@ -31,25 +31,25 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "glasses": ("no", "yes"),
 }
 
-#: Traits that make a person recognisable but that no caption names: they are part of the identity.
+#: Traits that no caption names; they belong to the identity.
 TRAITS: dict[str, tuple[str, ...]] = {
     "eyes": ("round", "narrow", "sideways", "merry"),
     "nose": ("medium", "small", "wide"),
 }
 
-#: Attributes that say *who* somebody is, as opposed to what they wear or how they feel.
+#: Attributes and traits that make up the identity, as opposed to clothes, background and expression.
 IDENTITY: tuple[str, ...] = ("hair_style", "hair_color", "skin", "eyes", "nose")
 
 
 @dataclass(frozen=True)
 class Target:
-    """An attribute that the base model has never seen.
+    """An attribute to learn: the base model has not been trained on it.
 
     Attributes:
         name: folder and command-line name.
         text: the target text, as it stands in a prompt.
         kind: ``addition`` (appended to the base text), ``replacement`` (takes the place of the phrase of
-            ``replaces``) or ``style`` (appended, changes the whole image).
+            ``replaces``) or ``style`` (appended, changes the whole portrait).
         replaces: the attribute whose phrase a replacement takes the place of.
         affects: attributes that the target changes or hides *by its nature*, so that they never count as pollution.
         color: the attribute whose colour word the base text must leave out (pink hair is not "brown pink hair").
@@ -84,7 +84,7 @@ TARGETS: dict[str, Target] = {
 
 @dataclass(frozen=True)
 class Portrait:
-    """One person in one picture. ``targets`` holds the names of the :data:`TARGETS` that the picture shows."""
+    """One portrait: a value for each attribute and trait, and the names of the :data:`TARGETS` that it shows."""
 
     hair_style: str = "short"
     hair_color: str = "brown"
@@ -113,7 +113,7 @@ class Portrait:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """The values of :data:`IDENTITY`: two portraits with the same identity show the same person."""
+        """The values of :data:`IDENTITY`; portraits with equal ones show the same person."""
         return tuple(getattr(self, name) for name in IDENTITY)
 
 
@@ -146,32 +146,32 @@ def phrases(portrait: Portrait, leave_out: Sequence[str] = ()) -> dict[str, str]
 
     Args:
         portrait: whose phrases; its targets are *not* among them.
-        leave_out: attributes to stay silent about. Without its colour a phrase keeps its noun ("curly hair"); without
-            its noun it keeps its colour where that still makes sense ("red hair", "blue clothes").
+        leave_out: attributes that no phrase names. A phrase without its colour keeps its noun ("curly hair"); without
+            its style it keeps its colour ("red hair", "blue clothes").
 
     Returns:
         an ordered dictionary; its values joined by ", " are the base text. The key of a two-attribute phrase is the
         noun ("hair_style", "clothes").
     """
-    silent = set(leave_out)
-    if unknown := silent - set(ATTRIBUTES):
+    unnamed = set(leave_out)
+    if unknown := unnamed - set(ATTRIBUTES):
         raise ValueError(f"cannot leave out {', '.join(sorted(unknown))}: captions name {', '.join(ATTRIBUTES)}")
 
     def words(*names: str) -> list[str]:
-        return [getattr(portrait, name) for name in names if name not in silent]
+        return [getattr(portrait, name) for name in names if name not in unnamed]
 
     result = {"person": "a person"}
     if hair := words("hair_color", "hair_style"):
         result["hair_style"] = " ".join([*hair, "hair"])
-    if "skin" not in silent:
+    if "skin" not in unnamed:
         result["skin"] = f"{portrait.skin} skin"
-    if "expression" not in silent:
+    if "expression" not in unnamed:
         result["expression"] = portrait.expression
     if clothes := words("clothes_color", "clothes"):
-        result["clothes"] = " ".join([*clothes, *(["clothes"] if "clothes" in silent else [])])
-    if "background" not in silent:
+        result["clothes"] = " ".join([*clothes, *(["clothes"] if "clothes" in unnamed else [])])
+    if "background" not in unnamed:
         result["background"] = f"{portrait.background} background"
-    if portrait.glasses == "yes" and "glasses" not in silent:
+    if portrait.glasses == "yes" and "glasses" not in unnamed:
         result["glasses"] = "glasses"
     return result
 

@@ -78,7 +78,7 @@ BACKGROUND_COLORS = {
 PINK_HAIR = "#F25CA2"
 HAT_COLOR = "#3F51B5"
 
-# Stand-ins that no drawing uses: a drawing is composed once per structure and painted by replacing them.
+# Placeholder colours that no drawing uses: a drawing is composed once per structure, then these are replaced.
 _SKIN, _HAIR_PAINT, _CLOTH, _BEARD, _HAT = "#A0B1C1", "#A0B1C2", "#A0B1C3", "#A0B1C4", "#A0B1C5"
 
 _SVG_HEAD = re.compile(r'width="264px" height="280px" viewBox="0 0 264 280"')
@@ -86,7 +86,7 @@ _SVG_HEAD = re.compile(r'width="264px" height="280px" viewBox="0 0 264 280"')
 
 @lru_cache(maxsize=8192)
 def _drawing(hair: str, clothes: str, expression: str, eyes: str, nose: str, accessory: str, beard: bool) -> str:
-    """The SVG text of one structure, unpainted. Empty names leave a part out."""
+    """The SVG text of one structure, in placeholder colours. An empty name leaves a part out."""
     is_hat = hair == "hat"
     top = avatars.HatType.WINTER_HAT_2 if is_hat else avatars.HairType[_HAIR[hair] if hair else "NONE"]
     svg = avatars.Avatar(
@@ -130,29 +130,32 @@ def _structure(portrait: Portrait) -> tuple[str, str, str, str, str, str, bool]:
     )
 
 
-def _paint(
+def _rasterise(
     svg: str, skin: str, hair: str, clothes: str, beard: str, hat: str, background: str, size: int
 ) -> Image.Image:
-    for stand_in, color in ((_SKIN, skin), (_HAIR_PAINT, hair), (_CLOTH, clothes), (_BEARD, beard), (_HAT, hat)):
-        svg = svg.replace(stand_in, color)
+    for placeholder, color in ((_SKIN, skin), (_HAIR_PAINT, hair), (_CLOTH, clothes), (_BEARD, beard), (_HAT, hat)):
+        svg = svg.replace(placeholder, color)
     png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background=background)
     return Image.open(io.BytesIO(bytes(png))).convert("RGB")
 
 
 def render(portrait: Portrait, size: int = 128) -> Image.Image:
-    """Draw a portrait.
+    """Render a portrait.
 
     Args:
-        portrait: what to draw, its targets included.
-        size: side of the square picture, in pixels.
+        portrait: what to render, its targets included.
+        size: pixels a side.
 
     Returns:
         an RGB image of ``size`` x ``size`` pixels.
+
+    Raises:
+        ValueError: if the size is less than 8 pixels.
     """
     if size < 8:
         raise ValueError(f"size={size}: a portrait needs at least 8 pixels a side")
     natural = HAIR_COLORS[portrait.hair_color]
-    image = _paint(
+    image = _rasterise(
         _drawing(*_structure(portrait)),
         skin=SKIN_COLORS[portrait.skin],
         hair=PINK_HAIR if "pink-hair" in portrait.targets else natural,
@@ -186,12 +189,14 @@ def _part_mask(structure: tuple[str, str, str, str, str, str, bool], size: int) 
         ((hair, clothes, expression, eyes, nose, "", beard), "hair"),
         ((hair, clothes, expression, eyes, nose, accessory, beard), "accessory"),
     )
-    # Loud colours, far from each other and from every fixed colour of the artwork, so that each new part shows.
-    loud = dict(skin="#00FFFF", hair="#FF00FF", clothes="#0000FF", beard="#80FF00", hat="#FF8000", background="#00FF00")
+    # Colours far from each other and from every fixed colour of the artwork, so that each new part differs.
+    distinct = dict(
+        skin="#00FFFF", hair="#FF00FF", clothes="#0000FF", beard="#80FF00", hat="#FF8000", background="#00FF00"
+    )
     mask = np.zeros((size, size), dtype=np.uint8)
     before = np.broadcast_to(np.array([0, 255, 0], dtype=np.int16), (size, size, 3))
     for drawing, part in stages:
-        now = np.asarray(_paint(_drawing(*drawing), size=size, **loud), dtype=np.int16)
+        now = np.asarray(_rasterise(_drawing(*drawing), size=size, **distinct), dtype=np.int16)
         mask[np.abs(now - before).max(axis=-1) > 48] = PARTS.index(part)
         before = now
     mask.setflags(write=False)
@@ -201,13 +206,13 @@ def _part_mask(structure: tuple[str, str, str, str, str, str, bool], size: int) 
 def part_mask(portrait: Portrait, size: int = 128) -> NDArray[np.uint8]:
     """Which part each pixel belongs to: indices into :data:`PARTS`, shape (size, size).
 
-    The portrait is drawn part by part, in the order of the artwork; a pixel belongs to the last part that changed it.
+    The portrait is rendered part by part, in the artwork's order. A pixel belongs to the last part that changed it.
     """
     return _part_mask(_structure(portrait), size).copy()
 
 
 def counterfactual(portrait: Portrait, target: str, size: int = 128) -> tuple[Image.Image, Image.Image]:
-    """The same person without and with one target: two RGB images that differ in the target and in nothing else."""
+    """The same person without and with one target: two RGB images that differ in nothing else."""
     others = tuple(name for name in portrait.targets if name != target)
     return render(replace(portrait, targets=others), size), render(replace(portrait, targets=(*others, target)), size)
 

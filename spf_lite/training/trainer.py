@@ -26,7 +26,7 @@ from spf_lite.config import WEIGHTS, TrainConfig
 from spf_lite.data.batch import Item, collate
 from spf_lite.data.custom_set import CustomSet, CustomSetError
 from spf_lite.data.draws import Draw, draw
-from spf_lite.data.encoding import custom_items, reference_items, reference_latents
+from spf_lite.data.encoding import check_texts, custom_items, reference_items, reference_latents
 from spf_lite.method.control_map import ControlMap, with_averaged_maps
 from spf_lite.method.dual_path import Step, applies, dual_path_step, naive_step
 from spf_lite.method.losses import objective
@@ -105,6 +105,7 @@ class DualPathTrainer:
         own = custom_set.references or [(e.base_text, e.replaces) for e in custom_set]
         self.reference_texts = list(reference_texts or own)
         self.num_train_timesteps = int(backbone.pipe.scheduler.config.num_train_timesteps)
+        check_texts(backbone, self.reference_texts, custom_set[0].target_text)
         self.custom = custom_items(backbone, custom_set, enhance=config.weight_enhancement > 0)
         self.references: list[Item] = []
         self.trained = make_trainable(config.trainable, backbone.pipe.unet, config.rank, config.seed, config.steps)
@@ -198,7 +199,7 @@ class DualPathTrainer:
         if state["extractor"]:
             self.freeze_extractor(state["extractor"])
         if state["references"]:
-            latents = torch.stack(state["references"])
+            latents = state["references"]
             self.references = reference_items(self.backbone, self.reference_texts, latents, self.custom[0])
         if state["regions"]:
             everyone = zip((*self.custom, *self.references), state["regions"], strict=True)
@@ -285,7 +286,8 @@ class DualPathTrainer:
         """Draw the reference's portraits, make the averaged maps, bring the loss terms to one size."""
         config = self.config
         if config.reference_portraits:
-            latents = reference_latents(self.backbone, self.reference_texts, config.reference_portraits, config.seed)
+            count, seed = config.reference_portraits, config.seed
+            latents = reference_latents(self.backbone, self.reference_texts, count, seed, self.custom)
             self.references = reference_items(self.backbone, self.reference_texts, latents, self.custom[0])
         if config.map_source == "averaged":
             with self.accelerator.autocast():

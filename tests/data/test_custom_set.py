@@ -1,10 +1,20 @@
 import json
+import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
-from spf_lite.data.custom_set import CustomSet, CustomSetError
+from spf_lite.data.captions import occurrences
+from spf_lite.data.custom_set import CustomSet, CustomSetError, LoadReport
+
+from .strategies import ORIENTATION, Folder, folders
 
 GOOD = {"file_name": "a.png", "base_text": "a person, smiling", "target_text": "sunglasses"}
 
@@ -17,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 def write(folder: Path, *lines: object) -> None:
     texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
-    (folder / "metadata.jsonl").write_text("\n".join(texts))
+    (folder / "metadata.jsonl").write_text("\n".join(texts), encoding="utf-8")
 
 
 def test_a_good_set_loads(folder: Path) -> None:
@@ -33,11 +43,11 @@ def test_references_are_read_and_checked(folder: Path) -> None:
     before = CustomSet.load(folder)
     assert before.references == ()
     good = '{"base_text": "a person, sad"}\n\n{"base_text": "a person, sad", "replaces": "sad"}\n'
-    (folder / "references.jsonl").write_text(good)
+    (folder / "references.jsonl").write_text(good, encoding="utf-8")
     after = CustomSet.load(folder)
     assert after.references == (("a person, sad", None), ("a person, sad", "sad"))
     assert after.digest != before.digest
-    (folder / "references.jsonl").write_text(good + '{"base_text": ""}\n')
+    (folder / "references.jsonl").write_text(good + '{"base_text": ""}\n', encoding="utf-8")
     with pytest.raises(CustomSetError, match=r"references\.jsonl, line 4: 'base_text' is missing"):
         CustomSet.load(folder)
 
@@ -60,11 +70,14 @@ def test_the_digest_follows_texts_and_pixels(folder: Path) -> None:
         ({**GOOD, "target_text": " "}, "line 2: 'target_text' is missing, empty"),
         ({"file_name": "a.png", "target_text": "x"}, "line 2: 'base_text' is missing"),
         ({**GOOD, "file_name": "b.png"}, "line 2: there is no image .*b.png"),
-        ({**GOOD, "replaces": "a hat"}, "line 2: 'replaces' must be a phrase of the base text, found 'a hat'"),
-        ({**GOOD, "phrases": ["a hat"]}, "line 2: 'phrases' must be a list of phrases"),
+        (
+            {**GOOD, "replaces": "a hat"},
+            "line 2: 'replaces' must be a phrase of the base text 'a person, smiling', found 'a hat'",
+        ),
+        ({**GOOD, "phrases": ["a hat"]}, "line 2: 'phrases' must be phrases of the base text .*, found 'a hat'"),
         ({**GOOD, "phrases": "smiling"}, "line 2: 'phrases' must be a list"),
         ({**GOOD, "mask_file": "b.png"}, "line 2: there is no mask .*b.png"),
-        ({**GOOD, "mask_file": 7}, "line 2: there is no mask .*7"),
+        ({**GOOD, "mask_file": 7}, "line 2: 'mask_file' is missing, empty or not a text"),
         ({**GOOD, "mask_file": "small.png"}, r"line 2: the mask is \(8, 16\) pixels, its image \(16, 16\)"),
         ({**GOOD, "mask_file": "corrupt.png"}, r"line 2: the mask .*corrupt\.png is corrupt"),
     ],
@@ -100,13 +113,236 @@ def test_masks_are_read_and_belong_to_the_set(folder: Path) -> None:
 
 
 def test_missing_or_empty_metadata(tmp_path: Path) -> None:
-    with pytest.raises(CustomSetError, match="metadata.jsonl: cannot be read"):
+    with pytest.raises(CustomSetError, match=r"there is no metadata\.jsonl, no metadata\.csv, and no picture"):
         CustomSet.load(tmp_path)
+    with pytest.raises(CustomSetError, match=r"there is no file .*metadata\.silent\.jsonl"):
+        CustomSet.load(tmp_path, "silent")
     (tmp_path / "metadata.jsonl").write_text("\n")
     with pytest.raises(CustomSetError, match="the set is empty"):
         CustomSet.load(tmp_path)
     (tmp_path / "metadata.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CustomSetError, match="cannot be read"):
         CustomSet.load(tmp_path)
-    with pytest.raises(CustomSetError, match="expected one of named, silent"):
+    with pytest.raises(CustomSetError, match="expected one of named, silent, txt"):
         CustomSet.load(tmp_path, "loud")
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def save(path: Path, image: Image.Image, orientation: int = 1) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    image.save(path, exif=exif)
+
+
+@pytest.fixture
+def phone(tmp_path: Path) -> Path:
+    """Four pictures: turned by EXIF, transparent, wide, and as it should be."""
+    save(tmp_path / "turned.jpg", Image.new("RGB", (60, 40), "red"), 6)
+    clear = Image.new("RGBA", (16, 16), (255, 0, 255, 0))
+    clear.paste((0, 0, 255, 255), (0, 0, 8, 16))
+    clear.save(tmp_path / "clear.png")
+    wide = Image.new("RGB", (60, 20), "blue")
+    wide.paste("green", (20, 0, 40, 20))
+    wide.save(tmp_path / "wide.png")
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
+    write(tmp_path, *({**GOOD, "file_name": name} for name in ("turned.jpg", "clear.png", "wide.png", "a.png")))
+    return tmp_path
+
+
+def test_the_report_counts_what_was_done(phone: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "spf_lite"):
+        loaded = CustomSet.load(phone)
+    done = {"rotated by EXIF": 1, "cropped from non-square": 2, "composed on white": 1}
+    assert loaded.report == LoadReport(4, done)
+    said = "4 portraits: 1 rotated by EXIF, 2 cropped from non-square, 1 composed on white"
+    assert [entry.message for entry in caplog.records] == [said] == [str(loaded.report)]
+    write(phone, GOOD)
+    assert str(CustomSet.load(phone).report) == "1 portraits: taken as they are"
+
+
+def test_portraits_are_cropped_to_a_square_or_kept_for_buckets(phone: Path) -> None:
+    square = CustomSet.load(phone)
+    assert [example.image.size for example in square] == [(40, 40), (16, 16), (20, 20), (16, 16)]
+    assert square[2].image.getcolors() == [(400, (0, 128, 0))], "the middle third"
+    kept = CustomSet.load(phone, shape="buckets")
+    assert [example.image.size for example in kept] == [(40, 60), (16, 16), (60, 20), (16, 16)]
+    assert kept.digest != square.digest, "other options, other data"
+    assert CustomSet.load(phone, shape="square").digest == square.digest
+    with pytest.raises(CustomSetError, match="shape='round': expected one of square, buckets"):
+        CustomSet.load(phone, shape="round")
+
+
+def test_the_alpha_channel_becomes_the_mask_where_asked(phone: Path) -> None:
+    assert all(example.mask is None for example in CustomSet.load(phone))
+    masks = [example.mask for example in CustomSet.load(phone, alpha_as_mask=True, background="#ffcc00")]
+    assert masks[0] is masks[2] is masks[3] is None
+    assert masks[1] is not None
+    expected = np.tile(np.array([255] * 8 + [0] * 8, dtype=np.uint8), (16, 1))
+    assert np.array_equal(np.asarray(masks[1]), expected)
+    with pytest.raises(CustomSetError, match="background='clear': expected a colour"):
+        CustomSet.load(phone, background="clear")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(60, 40), (40, 60), (41, 64)])
+def test_a_mask_has_the_very_same_geometry_as_its_picture(
+    folder: Path, orientation: int, size: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    blob = np.zeros((size[1], size[0]), dtype=np.uint8)
+    blob[5:30, 8:25] = rng.integers(0, 2, (25, 17)) * 255
+    save(folder / "a.png", Image.fromarray(blob).convert("RGB"), orientation)
+    save(folder / "a.mask.png", Image.fromarray(blob), orientation)
+    write(folder, {**GOOD, "mask_file": "a.mask.png"})
+    for shape in ("square", "buckets"):
+        (example,) = CustomSet.load(folder, shape=shape)
+        assert example.mask is not None and example.mask.mode == "L"
+        assert np.array_equal(np.asarray(example.mask), np.asarray(example.image)[..., 0])
+
+
+def test_large_photographs_are_reduced_for_memory(folder: Path) -> None:
+    Image.new("RGB", (3000, 1500)).save(folder / "a.png")
+    Image.new("L", (3000, 1500), 255).save(folder / "a.mask.png")
+    write(folder, {**GOOD, "mask_file": "a.mask.png"})
+    for shape, size in (("square", (1024, 1024)), ("buckets", (2048, 1024))):
+        loaded = CustomSet.load(folder, shape=shape)
+        assert loaded[0].image.size == size and loaded[0].mask is not None and loaded[0].mask.size == size
+        assert loaded.report.treatments["reduced to 1024 pixels"] == 1
+
+
+def test_pictures_that_show_nothing_are_refused(folder: Path) -> None:
+    write(folder, GOOD)
+    Image.new("RGB", (7, 400)).save(folder / "a.png")
+    with pytest.raises(CustomSetError, match=r"line 1: the image .*a\.png has \(7, 400\) pixels: at least 8 a side"):
+        CustomSet.load(folder)
+
+
+# -- texts -------------------------------------------------------------------------------------------------------------
+
+
+def test_captions_beside_pictures_with_the_target_given_once(phone: Path) -> None:
+    (phone / "metadata.jsonl").unlink()
+    captions = {"turned": "a woman, Sunglasses, sad", "clear": "a man", "wide": "sunglasses, a man", "a": "a child."}
+    for name, caption in captions.items():
+        (phone / f"{name}.txt").write_text(caption, encoding="utf-8")
+    loaded = CustomSet.load(phone, target_text="sunglasses")
+    texts = {Path(example.where).stem: example.base_text for example in loaded}
+    assert texts == {"turned": "a woman, sad", "clear": "a man", "wide": "a man", "a": "a child."}
+    assert {example.target_text for example in loaded} == {"sunglasses"}
+    assert loaded.report.treatments["with captions that do not name the target"] == 2
+    with pytest.raises(CustomSetError, match=r"a\.txt: 'target_text' is missing.* once for all lines"):
+        CustomSet.load(phone)
+    with pytest.raises(CustomSetError, match="target_text=' ': it is empty"):
+        CustomSet.load(phone, target_text=" ")
+    write(phone, GOOD)
+    assert len(CustomSet.load(phone)) == 1, "metadata come first"
+    assert len(CustomSet.load(phone, "txt", target_text="sunglasses")) == 4
+    before = loaded.digest
+    (phone / "a.txt").write_text("a girl", encoding="utf-8")
+    assert CustomSet.load(phone, "txt", target_text="sunglasses").digest != before
+
+
+def test_tables_of_captions_as_hugging_face_has_them(folder: Path) -> None:
+    (folder / "metadata.csv").write_text('file_name,text\na.png,"a man, sunglasses"\n', encoding="utf-8")
+    assert CustomSet.load(folder, target_text="sunglasses")[0].base_text == "a man"
+    write(folder, {"file_name": "a.png", "text": "a man in a dress"})
+    with pytest.raises(CustomSetError, match=r"there are a metadata\.jsonl and a metadata\.csv"):
+        CustomSet.load(folder, target_text="sunglasses")
+    (folder / "metadata.csv").unlink()
+    (example,) = CustomSet.load(folder, target_text="a dress", replaces="a coat")
+    assert (example.base_text, example.replaces) == ("a man in a coat", "a coat")
+
+
+def test_a_base_text_with_the_target_is_refused_or_repaired(folder: Path) -> None:
+    write(folder, GOOD, {**GOOD, "base_text": "a person, SUNGLASSES, sad"})
+    with pytest.raises(CustomSetError, match=r"metadata\.jsonl, line 2: .* already holds the target 'sunglasses'"):
+        CustomSet.load(folder)
+    repaired = CustomSet.load(folder, repair=True)
+    assert repaired[1].base_text == "a person, sad"
+    assert repaired.report.treatments == {"with the target taken out of the base text": 1}
+    write(folder, GOOD)
+    (folder / "references.jsonl").write_text('{"base_text": "a man, sunglasses"}', encoding="utf-8")
+    with pytest.raises(CustomSetError, match=r"references\.jsonl, line 1: .* already holds the target"):
+        CustomSet.load(folder)
+    assert CustomSet.load(folder, repair=True).references == (("a man", None),)
+
+
+def test_a_set_has_one_target(folder: Path) -> None:
+    write(folder, GOOD, {**GOOD, "target_text": "a beard"})
+    with pytest.raises(CustomSetError, match=r"line 2: the target is 'a beard', in the first line it is 'sunglasses'"):
+        CustomSet.load(folder)
+
+
+@pytest.mark.parametrize("key", ["file_name", "mask_file"])
+def test_names_that_lead_out_of_the_folder_are_refused(tmp_path: Path, key: str) -> None:
+    (tmp_path / "set").mkdir()
+    for name in ("secret.png", "set/a.png"):
+        Image.new("RGB", (16, 16)).save(tmp_path / name)
+    write(tmp_path / "set", {**GOOD, key: "../secret.png"})
+    with pytest.raises(CustomSetError, match=r"line 1: '\.\./secret\.png' leads out of the folder"):
+        CustomSet.load(tmp_path / "set")
+
+
+def test_nothing_depends_on_the_locale(folder: Path) -> None:
+    write(folder, {**GOOD, "base_text": "une femme, café"})
+    content = (folder / "metadata.jsonl").read_text(encoding="utf-8")
+    (folder / "metadata.jsonl").write_text(json.dumps(json.loads(content), ensure_ascii=False), encoding="utf-8")
+    program = (
+        "import sys; from pathlib import Path; from spf_lite.data.custom_set import CustomSet;"
+        "from spf_lite.tiny_world.custom_sets import write_custom_set;"
+        "(example,) = CustomSet.load(sys.argv[1]); assert example.base_text == 'une femme, caf\\xe9', example;"
+        "write_custom_set('beard', Path(sys.argv[2]), 1, 32); CustomSet.load(sys.argv[2]);"
+        "(folder := Path(sys.argv[3])).joinpath('metadata.jsonl').unlink();"
+        "loaded = CustomSet.load(folder, target_text='\\U0001F60E'); print(ascii(loaded[0].base_text))"
+    )
+    other = folder / "other"
+    other.mkdir()
+    Image.new("RGB", (16, 16)).save(other / "a.png")
+    (other / "metadata.jsonl").write_text("", encoding="utf-8")
+    (other / "a.txt").write_text("une femme, 😎", encoding="utf-8")
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, folder, folder / "written", other],
+        env={**environment, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONWARNDEFAULTENCODING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[0] == "'une femme'"
+    assert "spf_lite" not in done.stderr, "no file is opened in the locale's encoding"
+
+
+# -- what holds for any folder -----------------------------------------------------------------------------------------
+
+
+def check(loaded: CustomSet, options: dict[str, Any]) -> None:
+    """What holds for any set that was loaded."""
+    target = loaded[0].target_text
+    assert loaded.report.portraits == len(loaded) > 0
+    for example in loaded:
+        assert example.image.mode == "RGB" and min(example.image.size) >= 8
+        assert options.get("shape") == "buckets" or example.image.width == example.image.height
+        assert example.mask is None or example.mask.size == example.image.size
+        assert example.target_text == target and target.strip() and example.base_text.strip()
+        assert not occurrences(example.base_text, target)
+        assert example.replaces is None or example.replaces in example.base_text
+        assert all(phrase in example.base_text for phrase in example.phrases or ())
+    assert not any(occurrences(text, target) for text, _ in loaded.references)
+    assert len(loaded.references) == len(loaded.reference_places)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(made=folders())
+def test_any_folder_is_loaded_as_it_is_meant_or_refused(made: Folder, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = made.write(tmp_path_factory.mktemp("set"))
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    try:
+        loaded = CustomSet.load(folder, **made.options)
+    except CustomSetError as error:
+        assert str(folder) in str(error) or "=" in str(error).split(":")[0], "file, or option"
+    else:
+        check(loaded, made.options)
+        assert CustomSet.load(folder, **made.options).digest == loaded.digest
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before

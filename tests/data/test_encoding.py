@@ -1,58 +1,34 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from spf_lite.data import encoding as batches
-from spf_lite.data.batch import Item, collate
+from spf_lite.config import TrainConfig
+from spf_lite.data import encoding
 from spf_lite.data.custom_set import CustomSet, Example
-from spf_lite.data.encoding import custom_items, reference_items, reference_latents, region_of
+from spf_lite.data.encoding import (
+    check_texts,
+    custom_items,
+    reference_items,
+    reference_latents,
+    reference_sizes,
+    region_of,
+)
+from spf_lite.data.geometry import fit
 from spf_lite.data.prompts import encode_pair
+from spf_lite.method.control_map import ControlMap
 from spf_lite.models.adapters import add_lora
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.codec import encode_text, to_tensor
+from spf_lite.models.codec import encode_images, encode_text, to_tensor
+from spf_lite.models.tokenizer import EmptyTextError, PromptError, PromptTooLongError
+from spf_lite.training.recipes import recipe
+from spf_lite.training.trainer import DualPathTrainer
 
 from ..method.test_dual_path import item
 
 TEXTS: list[tuple[str, str | None]] = [("a person, tan skin", None), ("a person, blue hoodie", "blue hoodie")]
-
-
-def test_a_batch_is_filled_up_with_what_counts_for_nothing(toy: Backbone) -> None:
-    long, short = item(toy), item(toy, "a person")
-    batch = collate([long, short], [False, False])
-    assert len(batch) == 2
-    assert batch.phrases.shape == (2, 3, 32) and batch.distances.shape == (2, 3)
-    assert batch.phrases[1, 1:].sum() == 0 and batch.distances[1, 1:].sum() == 0
-    assert batch.phrases.sum(dim=-1).flatten().tolist() == pytest.approx([1, 1, 1, 1, 0, 0]), "each row is an average"
-    assert batch.aligned.sum(dim=1).tolist() == [len(long.pair.alignment), len(short.pair.alignment)]
-    for row, single in enumerate((long, short)):
-        pairs = zip(batch.base_tokens[row].tolist(), batch.complete_tokens[row].tolist(), strict=True)
-        real = [pair for pair, counts in zip(pairs, batch.aligned[row], strict=True) if counts]
-        assert real == list(single.pair.alignment)
-        assert batch.target[row].nonzero().flatten().tolist() == list(single.pair.target.tokens)
-        assert batch.target[row].sum() == pytest.approx(1)
-
-
-def test_a_reconstruction_item_is_fed_the_base_text_on_both_paths(toy: Backbone) -> None:
-    batch = collate([item(toy), item(toy)], [True, False])
-    assert torch.equal(batch.base[0], batch.complete[0]) and not torch.equal(batch.base[1], batch.complete[1])
-    assert torch.equal(batch.base_tokens[0], batch.complete_tokens[0])
-    assert batch.target[0].sum() == 0
-    assert batch.is_reconstruction.tolist() == [True, False]
-
-
-def test_a_batch_says_who_is_a_reference_and_where_the_target_may_act(toy: Backbone) -> None:
-    corner = torch.zeros(1, 8, 8)
-    corner[:, :2, :2] = 1
-    batch = collate([replace(item(toy), region=corner), item(toy, is_reference=True)], [False, False])
-    assert batch.is_reference.tolist() == [False, True]
-    assert torch.equal(batch.region[0], corner) and batch.region[1].min() == 1, "not known: everywhere"
-
-
-def test_a_batch_moves_as_a_whole(toy: Backbone) -> None:
-    moved = collate([item(toy)], [False]).to(torch.device("meta"))
-    assert {value.device.type for value in vars(moved).values()} == {"meta"}
 
 
 def test_the_region_of_a_mask_has_every_place_that_is_touched() -> None:
@@ -78,7 +54,7 @@ def test_custom_items_hold_what_the_models_say(toy: Backbone, custom_set: Custom
     portraits = torch.stack([single.portrait_features for single in items])
     assert torch.equal(portraits, items[0].target_features.expand(6, -1)), "nobody needs them: not computed"
     enhanced = torch.stack([single.portrait_features for single in custom_items(toy, custom_set, enhance=True)])
-    drafts = toy.draft(torch.stack([single.latents for single in items])).clamp(0, 1)
+    drafts = toy.decode_preview(torch.stack([single.latents for single in items])).clamp(0, 1)
     expected = toy.clip.image_features(drafts)
     assert torch.allclose(enhanced, expected, atol=1e-5)
 
@@ -92,16 +68,107 @@ def test_a_mask_becomes_the_region_of_its_own_item(toy: Backbone, custom_set: Cu
     assert first.region is not None and first.region.nonzero().tolist() == [[0, 0, 0], [0, 0, 1]]
 
 
+def test_square_portraits_are_encoded_as_they_always_were(toy: Backbone, custom_set: CustomSet) -> None:
+    twice = CustomSet(custom_set.folder, custom_set.examples * 2, "")
+    images = to_tensor([example.image for example in twice], 64)
+    latents = torch.cat([encode_images(toy.pipe, part) for part in images.split(8)])
+    assert torch.equal(torch.stack([single.latents for single in custom_items(toy, twice)]), latents)
+
+
+def in_sizes(custom_set: CustomSet, *sizes: tuple[int, int]) -> CustomSet:
+    """The first portrait, cut to each width and height, with a mask of its left half."""
+    examples = []
+    for width, height in sizes:
+        mask = Image.new("L", (width, height))
+        mask.paste(255, (0, 0, width // 2, height))
+        examples.append(replace(custom_set[0], image=custom_set[0].image.resize((width, height)), mask=mask))
+    return CustomSet(custom_set.folder, tuple(examples), "")
+
+
+def test_portraits_of_other_shapes_go_into_buckets(toy: Backbone, custom_set: CustomSet) -> None:
+    sizes = (64, 64), (128, 192), (192, 128), (128, 130), (100, 400)
+    wide = in_sizes(custom_set, *sizes)
+    items = custom_items(toy, wide, enhance=True)
+    assert [tuple(single.latents.shape) for single in items] == [(4, 8, 8), (4, 8, 6), (4, 6, 8), (4, 8, 8), (4, 8, 4)]
+    for example, single in zip(wide, items, strict=True):
+        height, width = single.latents.shape[-2:]
+        alone = encode_images(toy.pipe, to_tensor([fit(example.image, (height * 8, width * 8))]))[0]
+        assert torch.allclose(single.latents, alone, atol=1e-5), "cropped, not squashed"
+        assert single.region is not None and single.region.shape == (1, height, width)
+        assert single.region[0, :, : width // 2].min() == 1 and single.region[0, :, width // 2 + 1 :].max() == 0
+        assert single.portrait_features.shape == items[0].portrait_features.shape
+
+
+def test_reference_portraits_have_the_sizes_of_the_set(toy: Backbone, custom_set: CustomSet) -> None:
+    items = custom_items(toy, in_sizes(custom_set, (64, 64), (64, 64), (64, 64), (64, 96)))
+    assert reference_sizes(items, 8) == [(8, 8)] * 6 + [(8, 6)] * 2
+    assert reference_sizes(items, 1) == [(8, 8), (8, 6)], "one of each at least"
+    assert reference_sizes(items, 0) == reference_sizes([], 5) == []
+    latents = reference_latents(toy, TEXTS, 4, 1, items)
+    assert [tuple(latent.shape) for latent in latents] == [(4, 8, 8)] * 3 + [(4, 8, 6)]
+    square = reference_latents(toy, TEXTS, 3, 1)
+    assert torch.allclose(torch.stack(latents[:3]), torch.stack(square), atol=1e-5)
+    references = reference_items(toy, TEXTS, latents, items[0])
+    assert [tuple(single.latents.shape[-2:]) for single in references] == [(8, 8)] * 3 + [(8, 6)]
+
+
+def test_enlarging_is_said(toy: Backbone, custom_set: CustomSet, caplog: pytest.LogCaptureFixture) -> None:
+    custom_items(toy, custom_set)
+    assert not caplog.records
+    custom_items(toy, in_sizes(custom_set, (64, 64), (40, 40)))
+    assert [entry.message.split(":")[0] for entry in caplog.records] == [
+        "1 of 2 portraits have fewer pixels than the model draws"
+    ]
+
+
+def test_every_text_is_checked_before_anything_is_encoded(
+    toy: Backbone, custom_set: CustomSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "encode_images", lambda *_: pytest.fail("too late"))
+    long = "hair " * 40
+    with pytest.raises(PromptTooLongError, match=r"^metadata\.jsonl, line 3: .* has 42 tokens"):
+        bad = replace(custom_set[0], base_text=long, where="metadata.jsonl, line 3")
+        custom_items(toy, CustomSet(custom_set.folder, (custom_set[0], bad), ""))
+    with pytest.raises(PromptTooLongError, match=r"^references\.jsonl, line 2: "):
+        lines = ("references.jsonl, line 1", "references.jsonl, line 2")
+        references = (("a man", None), (long, None))
+        custom_items(toy, CustomSet(custom_set.folder, custom_set.examples, "", references, lines))
+    with pytest.raises(EmptyTextError, match="reference text 2: the base text is empty"):
+        check_texts(toy, [("a man", None), (" ", None)], "sunglasses")
+    for texts in ([(long, None)], [("a man", "a hat")]):
+        with pytest.raises(PromptError, match="^reference text 1: "):
+            DualPathTrainer(toy, custom_set, TrainConfig(), reference_texts=texts)
+
+
+@pytest.mark.parametrize("source", ["sfcm", "averaged", "token", "given"])
+def test_a_run_over_buckets_has_both_stages(source: str, toy: Backbone, custom_set: CustomSet) -> None:
+    changes = ["stage1_steps=2", "stage2_steps=6", "batch_size=2", "reference_portraits=2", "rank=2"]
+    config = recipe("spf").changed([*changes, f"map_source={source}", "weight_text=1", "weight_fine=1"])
+    mixed = in_sizes(custom_set, (64, 64), (128, 192), (192, 128))
+    trainer = DualPathTrainer(toy, mixed, config)
+    maps: set[tuple[int, ...]] = set()
+
+    def look(_: int, control: ControlMap | None) -> None:
+        if control is not None:
+            maps.add(tuple(control.map.shape[-2:]))
+
+    history = trainer.fit(progress=False, on_step=look).history
+    assert [line["stage"] for line in history] == [1] * 2 + [2] * 6 and len(trainer.references) == 3
+    assert {"text", "fine", "output"} <= history[-1].keys()
+    assert (len(maps) > 1) == (source == "sfcm") and maps <= {(8, 8), (8, 6), (6, 8)}
+    for single in (*trainer.custom, *trainer.references):
+        assert single.region is None or single.region.shape[-2:] == single.latents.shape[-2:]
+
+
 def encoded_texts(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Every text that goes through the text encoder from now on."""
     seen: list[tuple[int, ...]] = []
-    encode = batches.encode_text
 
-    def count(pipe: object, ids: torch.Tensor) -> torch.Tensor:
+    def count(pipe: Any, ids: torch.Tensor) -> torch.Tensor:
         seen.extend(map(tuple, ids.tolist()))
-        return encode(pipe, ids)  # type: ignore[arg-type]
+        return encode_text(pipe, ids)
 
-    monkeypatch.setattr(batches, "encode_text", count)
+    monkeypatch.setattr(encoding, "encode_text", count)
     return seen
 
 
@@ -137,13 +204,12 @@ def test_reference_items_share_the_target(toy: Backbone, custom_set: CustomSet) 
 
 def test_the_reference_draws_without_what_is_being_trained(toy: Backbone) -> None:
     before = reference_latents(toy, TEXTS, 3, seed=1)
-    assert before.shape == (3, 4, 8, 8)
-    parameters = add_lora(toy.pipe.unet, rank=2)
+    assert [latents.shape for latents in before] == [(4, 8, 8)] * 3
     with torch.no_grad():
-        for parameter in parameters:
-            parameter += 0.3
-    assert torch.equal(reference_latents(toy, TEXTS, 3, seed=1), before)
-    assert not torch.allclose(reference_latents(toy, TEXTS, 3, seed=2), before, atol=1e-3)
+        for parameter in add_lora(toy.pipe.unet, rank=2):
+            parameter.add_(0.3)
+    assert torch.equal(torch.stack(reference_latents(toy, TEXTS, 3, seed=1)), torch.stack(before))
+    assert not torch.allclose(torch.stack(reference_latents(toy, TEXTS, 3, seed=2)), torch.stack(before), atol=1e-3)
     assert not torch.allclose(before[0], before[2], atol=1e-3), "the same text, another noise"
 
 
@@ -153,11 +219,3 @@ def test_a_text_that_does_not_fit_is_refused(toy: Backbone, custom_set: CustomSe
         custom_items(toy, CustomSet(custom_set.folder, (bad,), ""))
     with pytest.raises(ValueError, match="'a hat' does not stand in the base text"):
         reference_items(toy, [("a person", "a hat")], torch.zeros(1, 4, 8, 8), item(toy))
-
-
-def test_items_without_phrases_to_protect_still_make_a_batch(toy: Backbone) -> None:
-    pair = encode_pair(toy.pipe.tokenizer, "a person", "sunglasses", phrases=[])
-    bare: Item = replace(item(toy, "a person"), pair=pair, distances=torch.zeros(0))
-    assert collate([bare], [False]).phrases.shape == (1, 0, 32)
-    mixed = collate([bare, item(toy)], [False, False])
-    assert mixed.phrases[0].sum() == 0 and mixed.phrases[1].sum() == pytest.approx(3)

@@ -10,9 +10,9 @@ from spf_lite.tiny_world.custom_sets import (
     CAPTIONS,
     SPURIOUS_ATTRIBUTES,
     evaluation_portraits,
-    record,
+    metadata_line,
     set_portraits,
-    silent_about,
+    unnamed_attributes,
     write_custom_set,
 )
 from spf_lite.tiny_world.portraits import TARGETS, phrases
@@ -27,32 +27,34 @@ def test_a_set_is_confounded_as_announced(target: str) -> None:
     assert len(people) == 48
     for name, value in SPURIOUS_ATTRIBUTES[target].items():
         assert {getattr(portrait, name) for portrait in people} == {value}
-    assert len({portrait.skin for portrait in people}) == 4, "what is not an accident varies"
+    assert len({portrait.skin for portrait in people}) == 4, "other attributes vary"
     assert all(portrait.targets == (target,) for portrait in people)
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_two_caption_versions(target: str) -> None:
     portrait = set_portraits(target)[0]
-    named, silent = record(portrait, target, "named"), record(portrait, target, "silent")
+    named, silent = metadata_line(portrait, target, "named"), metadata_line(portrait, target, "silent")
     assert len(named["phrases"]) > len(silent["phrases"])  # type: ignore[arg-type]
-    accidental = {
+    spurious = {
         SPURIOUS_ATTRIBUTES[target].get("background", "-") + " background",
         SPURIOUS_ATTRIBUTES[target].get("expression", "-"),
     }
-    assert not accidental & set(silent["phrases"])  # type: ignore[call-overload]
+    assert not spurious & set(silent["phrases"])  # type: ignore[call-overload]
     for line in (named, silent):
         assert TARGETS[target].text not in str(line["base_text"])
         assert line["base_text"] == ", ".join(line["phrases"])  # type: ignore[arg-type]
         if TARGETS[target].kind == "replacement":
             assert line["replaces"] in line["phrases"]  # type: ignore[operator]
     with pytest.raises(ValueError, match="expected one of named, silent"):
-        silent_about(target, "loud")
+        unnamed_attributes(target, "loud")
 
 
 def test_pink_hair_is_not_called_brown() -> None:
     for portrait in set_portraits("pink-hair", 5):
-        assert portrait.hair_color not in str(record(portrait, "pink-hair", "named")["base_text"]).split("hair")[0]
+        assert (
+            portrait.hair_color not in str(metadata_line(portrait, "pink-hair", "named")["base_text"]).split("hair")[0]
+        )
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -65,9 +67,9 @@ def test_the_shipped_set_is_what_the_code_makes(target: str, tmp_path: Path) -> 
         masks = [Image.open(folder / f"{number:03d}.mask.png").convert("L") for folder in (tmp_path, SHIPPED / target)]
         assert masks[0].tobytes() == masks[1].tobytes()
     for captions in CAPTIONS.values():
-        lines = (SHIPPED / target / captions).read_text().splitlines()
+        lines = (SHIPPED / target / captions).read_text(encoding="utf-8").splitlines()
         assert len(lines) == 48
-        assert [json.loads(line) for line in (tmp_path / captions).read_text().splitlines()] == [
+        assert [json.loads(line) for line in (tmp_path / captions).read_text(encoding="utf-8").splitlines()] == [
             json.loads(line) for line in lines[:3]
         ]
 
@@ -89,7 +91,7 @@ def test_masks_are_white_where_the_target_acts(target: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_line_of_a_shipped_set_has_its_mask(target: str) -> None:
     for captions in CAPTIONS.values():
-        for line in map(json.loads, (SHIPPED / target / captions).read_text().splitlines()):
+        for line in map(json.loads, (SHIPPED / target / captions).read_text(encoding="utf-8").splitlines()):
             assert line["mask_file"] == line["file_name"].replace(".png", ".mask.png")
             with Image.open(SHIPPED / target / line["mask_file"]) as mask:
                 assert mask.size == (128, 128) and mask.getextrema()[-1] in (255, 1, True), "not all black"

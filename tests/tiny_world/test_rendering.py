@@ -1,5 +1,5 @@
-from dataclasses import replace
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +23,8 @@ def test_rendering_is_deterministic_at_any_size() -> None:
 @pytest.mark.parametrize("name", [*ATTRIBUTES, *TRAITS])
 def test_every_value_of_every_attribute_looks_different(name: str) -> None:
     values = {**ATTRIBUTES, **TRAITS}[name]
-    drawn = [pixels(replace(Portrait(), **{name: value})) for value in values]
+    attributes: list[dict[str, Any]] = [{name: value} for value in values]
+    drawn = [pixels(Portrait(**values)) for values in attributes]
     for i, one in enumerate(drawn):
         for other in drawn[i + 1 :]:
             assert np.abs(one - other).max() > 16
