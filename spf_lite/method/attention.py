@@ -20,6 +20,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
+from spf_lite.models.compatibility import check_processors
+
 
 class AttentionError(RuntimeError):
     """Nothing could be recorded; the message says why."""
@@ -104,6 +106,7 @@ def record(unet: UNet2DConditionModel, size: tuple[int, int], resolution: int = 
 
     Raises:
         AttentionError: if the UNet has no cross-attention, is being recorded already, or no layer had the resolution.
+        BackboneError: if a layer has a foreign attention processor, which a recorded layer cannot stand in for.
     """
     # The layers one by one: diffusers' own set_attn_processor walks through the whole UNet several times.
     layers = {name: module for name, module in unet.named_modules() if name.endswith("attn2")}
@@ -112,6 +115,7 @@ def record(unet: UNet2DConditionModel, size: tuple[int, int], resolution: int = 
     originals = {name: layer.processor for name, layer in layers.items()}
     if any(isinstance(original, _Recorder) for original in originals.values()):
         raise AttentionError("the UNet is being recorded already: contexts do not nest")
+    check_processors(originals)
     records: dict[str, LayerRecord] = {}
     for name, layer in layers.items():
         layer.set_processor(_Recorder(name, originals[name], size, resolution, records))

@@ -1,4 +1,4 @@
-"""The thin matrices that are trained: put on a UNet, loaded from a file, and switched off, which is the reference path.
+"""Low-rank adapters on a UNet: put on for training, loaded from a file, and switched off, which is the reference path.
 
 In the book: :doc:`/04-lora`.
 """
@@ -7,39 +7,73 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
+from peft.utils import set_peft_model_state_dict
 
+from spf_lite.models.compatibility import check_unet
 from spf_lite.models.errors import BackboneError
+from spf_lite.models.lora_file import ADAPTER_FILE, read_lora
+
+__all__ = [
+    "ADAPTER",
+    "ADAPTER_FILE",
+    "CROSS_ATTENTION",
+    "LOADED",
+    "adapters_off",
+    "add_lora",
+    "check_no_adapter",
+    "learned_parameters",
+    "load_adapter",
+]
 
 #: The projections of cross-attention ("attn2" in diffusers' transformer blocks) that an adapter is put on.
 CROSS_ATTENTION = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
-ADAPTER = "default"
-#: What diffusers calls the file of an adapter.
-ADAPTER_FILE = "pytorch_lora_weights.safetensors"
+#: Names of the adapter in training, and of the one that was loaded.
+ADAPTER, LOADED = "default", "loaded"
 
 
-def check_cross_attention(unet: UNet2DConditionModel) -> None:
-    """Raise :class:`BackboneError` unless the UNet has cross-attention layers."""
-    if not any(name.endswith("attn2.processor") for name in unet.attn_processors):
-        raise BackboneError(
-            "the UNet has no cross-attention layers: no word reaches its pixels, and nothing can be tuned"
-        )
+class _HasPipe(Protocol):
+    """A :class:`spf_lite.models.backbone.Backbone`, which imports this module."""
+
+    pipe: StableDiffusionPipeline
+
+
+def check_no_adapter(unet: UNet2DConditionModel) -> None:
+    """Check that nothing has been put on a UNet.
+
+    Raises:
+        BackboneError: if it has an adapter: of two, one would be part of the reference.
+    """
+    if getattr(unet, "peft_config", None):
+        raise BackboneError("the UNet already has an adapter: load the backbone anew, or delete the adapter first")
 
 
 def add_lora(unet: UNet2DConditionModel, rank: int, seed: int = 0) -> list[torch.nn.Parameter]:
-    """Put a LoRA adapter on every cross-attention projection (Hu et al. 2021); returns its parameters.
+    r"""Put a LoRA adapter on every cross-attention projection: :math:`W x + B A x` (Hu et al. 2021, equation 3).
 
-    The second factor starts at zero, so that the adapted UNet begins as the reference. The first is drawn from ``seed``
-    without touching the global random state. Their product is not scaled (alpha is the rank), because an exported
-    adapter does not say by how much it would have to be.
+    A (rank, inputs) is sampled from a normal distribution, without touching the global random state. B (outputs, rank)
+    starts at zero, so that the adapted UNet begins as the reference. The product is not scaled (alpha is the rank),
+    because an exported adapter does not say by how much it would have to be.
+
+    Args:
+        unet: gets the adapter.
+        rank: of A and B.
+        seed: of A.
+
+    Returns:
+        A and B of each projection, float32.
+
+    Raises:
+        BackboneError: if the UNet is of an unsupported kind, or has an adapter already.
     """
-    check_cross_attention(unet)
-    if getattr(unet, "peft_config", None):
-        raise BackboneError("the UNet already has an adapter: load the backbone anew, or delete the adapter first")
+    check_unet(unet)
+    check_no_adapter(unet)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet.add_adapter(
@@ -50,31 +84,61 @@ def add_lora(unet: UNet2DConditionModel, rank: int, seed: int = 0) -> list[torch
 
 
 def learned_parameters(unet: UNet2DConditionModel) -> list[torch.nn.Parameter]:
-    """What is trained on a UNet, taken to 32 bits: frozen weights may do with 16, but small steps are lost there."""
+    """Parameters of a UNet that are trained, converted to float32 in place.
+
+    Frozen weights may have 16 bits, but the small steps of an optimiser would be rounded away there.
+    """
     parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
     for parameter in parameters:
         parameter.data = parameter.data.float()
     return parameters
 
 
-def load_adapter(pipe: StableDiffusionPipeline, folder: str | Path) -> None:
-    """Load an adapter from a local folder, as any diffusers tool writes it.
+def load_adapter(model: _HasPipe | StableDiffusionPipeline, path: str | Path, strength: float = 1.0) -> None:
+    """Load a LoRA adapter into the UNet, in the place of one that was loaded before.
+
+    Args:
+        model: a backbone, or its pipeline.
+        path: a ``.safetensors`` file in the naming of diffusers, peft or kohya, or a folder with
+            ``pytorch_lora_weights.safetensors``. Keys of text encoders are left out, with one warning
+            (:func:`spf_lite.models.lora_file.read_lora`).
+        strength: factor of the change; 0 is the model without the adapter, to the last bit.
 
     Raises:
-        BackboneError: if there is none (diffusers would ask the hub for one of that name), or if it was trained on
-            another model.
+        BackboneError: if there is no such file, it cannot be read, it is of another kind than LoRA, or not every key of
+            it has its layer in this UNet; or if the UNet is in training. The model is then as it was.
+        ValueError: if the strength is not finite.
     """
-    if not (Path(folder) / ADAPTER_FILE).is_file():
-        raise BackboneError(f"no adapter in {folder}: there is no {ADAPTER_FILE}")
-    try:
-        pipe.load_lora_weights(str(folder), weight_name=ADAPTER_FILE)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise BackboneError(f"the adapter in {folder} does not fit this model: {error}") from error
+    if not isfinite(strength):
+        raise ValueError(f"strength={strength}: expected a finite number")
+    pipe = model if isinstance(model, StableDiffusionPipeline) else model.pipe
+    unet = getattr(pipe.unet, "_orig_mod", pipe.unet)  # what torch.compile wraps
+    if ADAPTER in getattr(unet, "peft_config", {}):
+        raise BackboneError("the UNet carries the adapter of a training: load the backbone anew")
+    factors = read_lora(path, unet)
+    if getattr(unet, "peft_config", None):
+        unet.unload_lora()
+    ranks = {name: len(pair.down) for name, pair in factors.items()}
+    rank = max(ranks.values())
+    unet.add_adapter(
+        LoraConfig(
+            r=rank, lora_alpha=rank, rank_pattern=ranks, alpha_pattern=dict(ranks), target_modules=list(factors)
+        ),
+        adapter_name=LOADED,
+    )
+    state = {f"{name}.lora_A.weight": pair.down for name, pair in factors.items()}
+    state |= {f"{name}.lora_B.weight": pair.up for name, pair in factors.items()}
+    set_peft_model_state_dict(unet, state, adapter_name=LOADED)
+    if strength != 1.0:
+        unet.set_adapters([LOADED], [float(strength)])
 
 
 @contextmanager
 def adapters_off(unet: UNet2DConditionModel) -> Iterator[UNet2DConditionModel]:
-    """The reference path: the same UNet without its adapters, which come back on exit, whatever happens."""
+    """The reference path: the same UNet with its adapters switched off.
+
+    They are on again at exit, also after an exception. Without adapters it gives the UNet as it is.
+    """
     if not getattr(unet, "peft_config", None):
         yield unet
         return

@@ -14,17 +14,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
-from spf_lite.models.adapters import adapters_off, check_cross_attention
+from spf_lite.models.adapters import adapters_off
 from spf_lite.models.clip import Clip
 from spf_lite.models.codec import decode_latents
+from spf_lite.models.compatibility import check_pipeline, check_precision, check_source
 from spf_lite.models.errors import BackboneError
 from spf_lite.models.quiet import no_loading_bars
-from spf_lite.models.specification import BackboneSpec, specification_of
+from spf_lite.models.specification import BackboneSpec, attention_resolution, specification_of
 from spf_lite.models.trainable import Trainable
 
 
@@ -75,34 +75,41 @@ def load(name: str = "tiny", device: str | torch.device | None = None, dtype: to
     """Load a backbone.
 
     Args:
-        name: ``tiny`` (shipped), ``sd15`` (from the hub), or any folder or hub id of a Stable Diffusion pipeline.
+        name: ``tiny`` (shipped), ``sd15`` (from the hub), or any folder or hub id of a pipeline like Stable Diffusion
+            1.x or 2.x; ``~`` is the home folder.
         device: where its modules go; default: :func:`best_device`.
-        dtype: of its weights; default: 32 bits. Half of it saves memory on a graphics card, and wants training in mixed
-            precision. CLIP, which measures, keeps 32.
+        dtype: of its weights, one of :data:`spf_lite.models.compatibility.DTYPES`; default: float32. With 16 bits a
+            graphics card holds a larger model, and training has to compute in mixed precision. CLIP, which measures,
+            stays in float32.
 
     Raises:
-        BackboneError: if there is no such model, it is no Stable Diffusion pipeline, or its UNet has no
-            cross-attention.
+        BackboneError: if there is no such model, or it is of a kind that the method cannot work with
+            (:mod:`spf_lite.models.compatibility`), which is found out before its weights are read; or if the device
+            does not compute in ``dtype``.
     """
     spec = specification_of(name)
     spec = replace(spec, dtype=dtype or spec.dtype)
+    device = torch.device(device) if device is not None else best_device()
+    check_precision(device, spec.dtype)
     is_path = name == "tiny" or Path(spec.source).exists() or name.startswith((".", "/", "~"))
     if is_path and not (Path(spec.source) / "model_index.json").is_file():
         raise BackboneError(f"no Stable Diffusion model in {spec.source}: there is no model_index.json")
     try:
+        check_source(spec.source)
         with no_loading_bars():
             pipe = StableDiffusionPipeline.from_pretrained(
                 spec.source, safety_checker=None, requires_safety_checker=False
             )
+    except BackboneError:
+        raise
     except (OSError, ValueError, TypeError) as error:
         raise BackboneError(f"{spec.source!r} cannot be loaded as a Stable Diffusion pipeline: {error}") from error
     pipe.set_progress_bar_config(disable=True)
-    check_cross_attention(pipe.unet)
+    check_pipeline(pipe)
     for module in (pipe.unet, pipe.vae, pipe.text_encoder):
         module.requires_grad_(False).eval()
         # transformers may have taken the type that its part is stored in, diffusers always takes 32 bits.
         if module.dtype != spec.dtype:
             torch.nn.Module.to(module, spec.dtype)  # diffusers' own would warn of parts that there are none of
-    # No layer is larger than the latents.
-    resolution = min(spec.attention_resolution, int(np.max(pipe.unet.config.sample_size)))
-    return Backbone(pipe.to(device or best_device()), replace(spec, attention_resolution=resolution))
+    resolution = attention_resolution(pipe.unet.config, spec.attention_resolution)
+    return Backbone(pipe.to(device), replace(spec, attention_resolution=resolution))

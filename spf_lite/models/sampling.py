@@ -68,7 +68,7 @@ def sample(
         backbone: the model, with or without an adapter.
         prompts: N texts.
         seeds: N numbers; the same seed gives the same initial noise, whatever the batch.
-        steps: denoising steps.
+        steps: denoising steps of the pipeline's scheduler.
         guidance_scale: of classifier-free guidance (Ho & Salimans 2022); 1 switches it off. Default: the backbone's own
             (:attr:`spf_lite.models.specification.BackboneSpec.guidance_scale`).
         negative_prompt: what guidance leads away from.
@@ -81,11 +81,13 @@ def sample(
         N images, or their latents.
 
     Raises:
-        ValueError: if there are not as many seeds as prompts, or there are no steps.
+        ValueError: if there are not as many seeds as prompts, or steps or batch size are below 1.
         PromptTooLongError: if a prompt exceeds the text encoder's length (diffusers would truncate it).
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds: each portrait needs both")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: at least one portrait at a time is needed")
     if steps < 1:
         raise ValueError(f"steps={steps}: at least one is needed")
     pipe = backbone.pipe

@@ -1,17 +1,19 @@
-"""What the code has to know about a model before it can be loaded: where it lies, and what suits it."""
+"""What the code has to know about a model: where it is stored, and which settings suit it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from spf_lite.paths import DATA_SAMPLES
 
-#: For the tiny model. It follows its prompts almost without guidance; a tuned model, which says its few words louder
-#: than the base says its own, bleaches and garbles portraits at the scales that Stable Diffusion is used with.
+#: Guidance scale of the tiny model. It follows its prompts almost without guidance, and fine-tuning makes the response
+#: to the target stronger: at Stable Diffusion's usual 7.5 its portraits are overexposed and garbled.
 GUIDANCE_SCALE = 1.5
 
 
@@ -22,12 +24,13 @@ class BackboneSpec:
     Attributes:
         source: folder or hub id of the pipeline.
         clip: folder or hub id of the CLIP model that gives phrase distances and the enhancement loss.
-        attention_resolution: longer side of the cross-attention maps that are recorded, for a square portrait of the
-            model's own size.
+        attention_resolution: longer side of the cross-attention maps that are recorded, in positions, for portraits of
+            the model's own size. :func:`spf_lite.models.backbone.load` replaces the wish by the side that the UNet has
+            (:func:`attention_resolution`).
         dtype: of the weights.
         preview: folder or hub id of an ``AutoencoderTiny`` that decodes one-step predictions for the enhancement loss;
             None: the full decoder does.
-        guidance_scale: of classifier-free guidance, when this model draws.
+        guidance_scale: of classifier-free guidance (Ho & Salimans 2022), when this model samples.
     """
 
     source: str
@@ -44,7 +47,13 @@ def tiny_folder() -> Path:
 
 
 def specification_of(name: str) -> BackboneSpec:
-    """The facts of a backbone: ``tiny``, ``sd15``, or a folder or hub id (with CLIP in its ``clip/`` if local)."""
+    """The specification of a backbone. Nothing is loaded.
+
+    Args:
+        name: ``tiny``, ``sd15``, or any folder or hub id; ``~`` is the home folder. A folder may hold a CLIP model in
+            ``clip/`` and an ``AutoencoderTiny`` in ``preview/``; otherwise OpenAI's CLIP measures, and the pipeline's
+            own decoder serves.
+    """
     if name == "sd15":
         return BackboneSpec(
             "stable-diffusion-v1-5/stable-diffusion-v1-5", "openai/clip-vit-large-patch14", preview="madebyollin/taesd"
@@ -57,3 +66,23 @@ def specification_of(name: str) -> BackboneSpec:
         preview=str(preview) if preview.is_dir() else None,
         guidance_scale=GUIDANCE_SCALE if Path(source).resolve() == tiny_folder().resolve() else 7.5,
     )
+
+
+def attention_resolution(config: Mapping[str, Any], wanted: int = 16) -> int:
+    """Which cross-attention maps are recorded: the longer side of those nearest to ``wanted``.
+
+    Each downsampling halves a side, rounded up. Of two that are equally near the larger is taken. The middle block,
+    which holds a single layer, counts if no other block has cross-attention.
+
+    Args:
+        config: of the UNet. Its ``sample_size`` is the side of its latents, or height and width.
+        wanted: SPF-Portrait leaves the layers open.
+    """
+    size = config["sample_size"]
+    side = size if isinstance(size, int) else max(size)
+    down, up = config["down_block_types"], config["up_block_types"]
+    levels = {level for level, block in enumerate(down) if "CrossAttn" in block}
+    levels |= {len(up) - 1 - level for level, block in enumerate(up) if "CrossAttn" in block}
+    levels = levels or {len(down) - 1}
+    sides: set[int] = {-(-side // 2**level) for level in levels}
+    return min(sides, key=lambda found: (abs(found - wanted), -found))

@@ -1,4 +1,4 @@
-"""What is trained, and how the untouched model stays within reach: three ways to change cross-attention.
+"""What is trained: three ways to change cross-attention.
 
 Each keeps *one* UNet in memory. The reference path is that UNet with the change taken back for a moment
 (:meth:`Trainable.reference`): an adapter is switched off, or the original cross-attention weights are swapped in.
@@ -8,129 +8,80 @@ In the book: :doc:`/04-lora`.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
-from peft import AdaLoraConfig
-from peft.tuners.adalora.layer import RankAllocator
-from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
 from spf_lite.config import KINDS
-from spf_lite.models.adapters import ADAPTER, CROSS_ATTENTION, add_lora, check_cross_attention, learned_parameters
+from spf_lite.models.adalora import AdaLora
+from spf_lite.models.adapters import ADAPTER, CROSS_ATTENTION, add_lora, check_no_adapter
+from spf_lite.models.compatibility import check_unet
 from spf_lite.models.errors import BackboneError
-from spf_lite.models.precision import forget_casts
+from spf_lite.models.lora_file import Factors, read_lora
+from spf_lite.models.trainable_base import PeftAdapter, Trainable
+
+__all__ = ["AdaLora", "Lora", "Trainable", "Weights", "make_trainable"]
 
 
-class Trainable(ABC):
-    """Something that changes a UNet and can be taken back.
-
-    Attributes:
-        parameters: what the optimiser moves.
-    """
-
-    parameters: list[nn.Parameter]
-
-    @contextmanager
-    def reference(self) -> Iterator[UNet2DConditionModel]:
-        """Gives the untouched UNet, to the last bit; the change comes back on exit, whatever happens."""
-        with self._untouched() as unet:
-            forget_casts()
-            try:
-                yield unet
-            finally:
-                forget_casts()
-
-    @abstractmethod
-    def _untouched(self) -> AbstractContextManager[UNet2DConditionModel]:
-        """What :meth:`reference` gives, without regard to mixed precision."""
-
-    @abstractmethod
-    def state(self) -> dict[str, Tensor]:
-        """All that a checkpoint needs."""
-
-    @abstractmethod
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Take up what :meth:`state` gave."""
-
-    @abstractmethod
-    def lora_layers(self) -> dict[str, Tensor]:
-        """The change as an ordinary LoRA, in peft's names (``<module>.lora_A.weight`` and ``lora_B``), scale 1."""
-
-    @contextmanager
-    def using(self, state: dict[str, Tensor]) -> Iterator[None]:
-        """Within it the UNet is changed as an earlier :meth:`state` says; no gradient may be awaited across it."""
-        current = {name: value.detach().clone() for name, value in self.state().items()}
-        try:
-            self.restore(state)
-            forget_casts()
-            yield
-        finally:
-            self.restore(current)
-            forget_casts()
-
-    def penalty(self) -> Tensor | None:
-        """A term that this way of training adds to the loss; None: nothing."""
-        return None
-
-    def after_backward(self, step: int) -> None:  # noqa: B027 (most have nothing to do here)
-        """Called between the gradient and the next step's, with the number of the step."""
-
-
-def make_trainable(kind: str, unet: UNet2DConditionModel, rank: int, seed: int, steps: int) -> Trainable:
-    """Put one of :data:`KINDS` on a UNet.
+def make_trainable(
+    kind: str, unet: UNet2DConditionModel, rank: int, seed: int, steps: int, start_from: str | Path | None = None
+) -> Trainable:
+    """Put one of :data:`spf_lite.config.KINDS` on a UNet.
 
     Args:
         kind: ``lora`` (Hu et al. 2021), ``adalora`` (Zhang et al. 2023) or ``weights`` (SPF-Portrait's own setting).
         unet: gets the change.
-        rank: of the two thin matrices (for AdaLoRA: in the end, on average; ignored for weights).
+        rank: of the low-rank factors (for AdaLoRA: in the end, on average; ignored for weights).
         seed: of their start.
-        steps: how long the run will be; AdaLoRA plans its ranks by it.
+        steps: length of the run; AdaLoRA plans its ranks by it.
+        start_from: an existing LoRA, file or folder, whose change the run begins with. The reference stays the model
+            without it.
 
     Raises:
         ValueError: for another kind.
-        BackboneError: if the UNet has no cross-attention, or an adapter already.
+        BackboneError: if the UNet is of an unsupported kind or has an adapter already, or the existing LoRA does not
+            fit it or this kind of training.
     """
+    if kind not in KINDS:
+        raise ValueError(f"trainable={kind!r}: expected one of {', '.join(KINDS)}")
+    factors = None if start_from is None else _cross_attention_factors(start_from, unet)
+    trained: Trainable
     if kind == "lora":
-        return Lora(unet, rank, seed)
-    if kind == "adalora":
-        return AdaLora(unet, rank, seed, steps)
-    if kind == "weights":
-        return Weights(unet)
-    raise ValueError(f"trainable={kind!r}: expected one of {', '.join(KINDS)}")
+        trained = Lora(unet, rank, seed)
+    elif kind == "adalora":
+        trained = AdaLora(unet, rank, seed, steps)
+    else:
+        trained = Weights(unet)
+    if factors is not None:
+        trained.start_from(factors)
+    return trained
 
 
-class _Adapter(Trainable):
-    """Something of peft's that can be switched off."""
-
-    unet: UNet2DConditionModel
-
-    @cached_property
-    def layers(self) -> list[BaseTunerLayer]:
-        """The layers that carry it. Looked up once: a step of training switches them off and on."""
-        return [module for module in self.unet.modules() if isinstance(module, BaseTunerLayer)]
-
-    @contextmanager
-    def _untouched(self) -> Iterator[UNet2DConditionModel]:
-        for layer in self.layers:
-            layer.enable_adapters(False)
-        try:
-            yield self.unet
-        finally:
-            for layer in self.layers:
-                layer.enable_adapters(True)
+def _cross_attention_factors(path: str | Path, unet: UNet2DConditionModel) -> dict[str, Factors]:
+    """An existing LoRA, if it changes nothing but cross-attention."""
+    factors = read_lora(path, unet)
+    others = [name for name in factors if not name.endswith(CROSS_ATTENTION)]
+    if others:
+        raise BackboneError(
+            f"cannot start from {path}: it changes {len(others)} layers besides cross-attention ({others[0]}), which "
+            "are not trained here"
+        )
+    return factors
 
 
-class Lora(_Adapter):
-    """Two thin matrices beside every cross-attention projection."""
+class Lora(PeftAdapter):
+    """Two low-rank factors beside every cross-attention projection (Hu et al. 2021).
+
+    Arguments and errors as in :func:`spf_lite.models.adapters.add_lora`.
+    """
 
     def __init__(self, unet: UNet2DConditionModel, rank: int, seed: int) -> None:
-        self.unet = unet
+        self.unet, self.rank = unet, rank
         self.parameters = add_lora(unet, rank, seed=seed)
 
     def state(self) -> dict[str, Tensor]:
@@ -142,98 +93,31 @@ class Lora(_Adapter):
     def lora_layers(self) -> dict[str, Tensor]:
         return self.state()
 
-
-class AdaLora(_Adapter):
-    """LoRA as B diag(E) A, whose entries of E are pruned where they matter least.
-
-    It starts with half as many more ranks as it ends with; an orthogonality penalty keeps the rows of A and the columns
-    of B apart, so that an entry's size means something.
-    """
-
-    def __init__(self, unet: UNet2DConditionModel, rank: int, seed: int, steps: int) -> None:
-        check_cross_attention(unet)
-        if getattr(unet, "peft_config", None):
-            raise BackboneError("the UNet already has an adapter: load the backbone anew, or delete the adapter first")
-        self.unet = unet
-        self.config = AdaLoraConfig(
-            init_r=rank + max(1, rank // 2),  # more than in the end, also for rank 1
-            target_r=rank,
-            lora_alpha=rank,
-            tinit=steps // 5,
-            tfinal=steps // 3,
-            deltaT=5,
-            total_step=steps,
-            orth_reg_weight=0.1,
-            target_modules=list(CROSS_ATTENTION),
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            unet.add_adapter(self.config, adapter_name=ADAPTER)
-        self.parameters = learned_parameters(unet)
-        self.allocator = RankAllocator(unet, self.config, ADAPTER)
-
-    def penalty(self) -> Tensor:
-        deviations = []
-        for name, parameter in self.unet.named_parameters():
-            if f"lora_A.{ADAPTER}" in name or f"lora_B.{ADAPTER}" in name:
-                product = parameter @ parameter.T if "lora_A" in name else parameter.T @ parameter
-                deviations.append(torch.linalg.norm(product - torch.eye(len(product), device=product.device)))
-        return self.config.orth_reg_weight * torch.stack(deviations).mean()
-
-    def after_backward(self, step: int) -> None:
-        final = self.config.total_step - self.config.tfinal
-        if step < final:
-            _, pattern = self.allocator.update_and_allocate(self.unet, step)
-        elif step == final:
-            _, pattern = self.allocator.update_and_allocate(self.unet, step, force_mask=True)
-        else:
-            self.allocator.mask_using_rank_pattern(self.unet, self.config.rank_pattern)
-            pattern = None
-        if pattern:
-            self.config.rank_pattern = pattern
-
-    def _own(self) -> dict[str, Tensor]:
-        return {name: value for name, value in self.unet.state_dict().items() if f".{ADAPTER}" in name}
-
-    def state(self) -> dict[str, Tensor]:
-        """The matrices, and the running importances by which ranks are pruned."""
-        found = {name: value.detach().clone() for name, value in self._own().items()}
-        for prefix in ("ipt", "exp_avg_ipt", "exp_avg_unc"):
-            found |= {f"{prefix}/{name}": value for name, value in getattr(self.allocator, prefix).items()}
-        for name, kept in (self.config.rank_pattern or {}).items():
-            found[f"pattern/{name}"] = torch.tensor(kept)
-        return found
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        self.unet.load_state_dict({name: value for name, value in state.items() if "/" not in name}, strict=False)
-        device = self.parameters[0].device
-        for prefix in ("ipt", "exp_avg_ipt", "exp_avg_unc"):
-            start = f"{prefix}/"
-            # A checkpoint is read into main memory, and the allocator goes on from these as they are.
-            kept = {name.removeprefix(start): v.to(device) for name, v in state.items() if name.startswith(start)}
-            setattr(self.allocator, prefix, kept)
-        pattern = {
-            name.removeprefix("pattern/"): v.tolist() for name, v in state.items() if name.startswith("pattern/")
-        }
-        self.config.rank_pattern = pattern or None
-
-    def lora_layers(self) -> dict[str, Tensor]:
-        layers = {}
-        for name, module in self.unet.named_modules():
-            if name.endswith(CROSS_ATTENTION) and hasattr(module, "lora_E"):
-                scale = module.scaling[ADAPTER] / (module.ranknum[ADAPTER].item() + 1e-5)
-                layers[f"{name}.lora_A.weight"] = (module.lora_A[ADAPTER] * module.lora_E[ADAPTER] * scale).detach()
-                layers[f"{name}.lora_B.weight"] = module.lora_B[ADAPTER].detach()
-        return layers
+    def start_from(self, factors: Mapping[str, Factors]) -> None:
+        """Take the factors as they are. Ranks that they leave free begin as in a new LoRA, with B = 0."""
+        largest = max(len(pair.down) for pair in factors.values())
+        if largest > self.rank:
+            raise BackboneError(f"cannot start from a LoRA of rank {largest} with rank {self.rank}: set rank={largest}")
+        with torch.no_grad():
+            for name, (down, up) in factors.items():
+                layer = self.unet.get_submodule(name)
+                layer.lora_A[ADAPTER].weight[: len(down)] = down
+                layer.lora_B[ADAPTER].weight[:, : len(down)] = up
 
 
 class Weights(Trainable):
-    """The cross-attention projections themselves; a copy of these alone is kept for the reference."""
+    """The cross-attention projections themselves; a copy of these alone is kept for the reference.
+
+    Args:
+        unet: whose projections are trained, in float32.
+
+    Raises:
+        BackboneError: if the UNet is of an unsupported kind, has an adapter, or holds weights of 16 bits.
+    """
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
-        check_cross_attention(unet)
-        if getattr(unet, "peft_config", None):
-            raise BackboneError("the UNet already has an adapter: load the backbone anew, or delete the adapter first")
+        check_unet(unet)
+        check_no_adapter(unet)
         if unet.dtype != torch.float32:
             raise BackboneError(f"the weights themselves learn in 32 bits, and are {unet.dtype}: load without dtype")
         self.unet = unet
@@ -274,3 +158,9 @@ class Weights(Trainable):
             layers[f"{name}.lora_A.weight"] = (root[:, None] * right[:keep]).float().contiguous()
             layers[f"{name}.lora_B.weight"] = (left[:, :keep] * root).float().contiguous()
         return layers
+
+    def start_from(self, factors: Mapping[str, Factors]) -> None:
+        """Add the product of the factors to the weights, whose originals stay the reference."""
+        with torch.no_grad():
+            for name, (down, up) in factors.items():
+                self.weights[name].add_((up.float() @ down.float()).to(self.weights[name].device))

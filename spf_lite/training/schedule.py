@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from spf_lite.config import TrainConfig
+from spf_lite.models.compatibility import check_precision
 
 
 def learning_rates(optimizer: Optimizer, config: TrainConfig) -> LambdaLR:
@@ -30,4 +31,6 @@ def accelerator_for(config: TrainConfig, device: torch.device) -> Accelerator:
         ValueError: if this process has trained in another precision already (accelerate knows one per process), or the
             device cannot compute in it.
     """
+    if config.mixed_precision == "fp16":  # on a processor accelerate would compute in 32 bits without a word
+        check_precision(device, torch.float16)
     return Accelerator(mixed_precision=config.mixed_precision, cpu=device.type == "cpu")

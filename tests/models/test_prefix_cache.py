@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -6,7 +7,8 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from spf_lite.data.batch import collate
-from spf_lite.method import dual_path
+from spf_lite.method import paths
+from spf_lite.method.dual_path import dual_path_step
 from spf_lite.models.adapters import add_lora
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.prefix_cache import before_cross_attention, shared_prefix
@@ -15,7 +17,7 @@ from ..method.test_dual_path import ALL, item
 
 
 def late_unet() -> UNet2DConditionModel:
-    """A frozen UNet whose first block knows no text."""
+    """A frozen UNet whose first block has no cross-attention."""
     unet = UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(8, 8),
@@ -39,21 +41,24 @@ def inputs(seed: int = 0, width: int = 6) -> dict[str, torch.Tensor]:
 
 
 def counted(unet: UNet2DConditionModel) -> dict[str, int]:
-    """How often each module of the stretch is really computed, by name; counting goes on."""
+    """How often each module before the first cross-attention is really computed, by name; counting goes on."""
     counts: dict[str, int] = {}
     names = {module: name for name, module in unet.named_modules()}
+
+    def counting(name: str, own: Callable[..., object]) -> Callable[..., object]:
+        def forward(*arguments: object, **options: object) -> object:
+            counts[name] = counts.get(name, 0) + 1
+            return own(*arguments, **options)
+
+        return forward
+
     for module in before_cross_attention(unet):
-
-        def forward(*arguments: object, _own=module.forward, _name=names[module], **options: object) -> object:
-            counts[_name] = counts.get(_name, 0) + 1
-            return _own(*arguments, **options)
-
-        module.forward = forward
+        module.forward = counting(names[module], module.forward)
     return counts
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_the_stretch_ends_at_the_first_cross_attention(toy: Backbone, late: bool) -> None:
+def test_the_shared_modules_end_at_the_first_cross_attention(toy: Backbone, late: bool) -> None:
     unet = late_unet() if late else toy.pipe.unet
     order: list[torch.nn.Module] = []
     for module in unet.modules():
@@ -61,10 +66,10 @@ def test_the_stretch_ends_at_the_first_cross_attention(toy: Backbone, late: bool
     with torch.no_grad():
         unet(**inputs(width=unet.config.cross_attention_dim))
     before = order[: next(i for i, module in enumerate(order) if getattr(module, "is_cross_attention", False))]
-    stretch = before_cross_attention(unet)
-    assert [module for module in before if module in stretch] == stretch
-    inside = {module for top in stretch for module in top.modules()}
-    # What else has run is bookkeeping, and the beginning of the cross-attention itself.
+    shared = before_cross_attention(unet)
+    assert [module for module in before if module in shared] == shared
+    inside = {module for top in shared for module in top.modules()}
+    # What else has run is the timestep's sinusoids and the beginning of the cross-attention itself.
     assert {type(module).__name__ for module in before if module not in inside} <= {
         "Timesteps", "Linear", "LayerNorm", "Dropout", "ModuleList",
     }  # fmt: skip
@@ -82,20 +87,20 @@ def test_every_term_and_gradient_is_the_same_to_the_last_bit(
     noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(1))
 
     def run() -> dict[str, torch.Tensor]:
-        with dual_path.dual_path_step(backbone, batch, noise, torch.tensor([300, 300]), ALL) as step:
+        with dual_path_step(backbone, batch, noise, torch.tensor([300, 300]), ALL) as step:
             total = torch.stack([term.mean() for term in step.terms.values()]).sum()
             gradients = torch.autograd.grad(total, parameters)
         return {name: term.values for name, term in step.terms.items()} | {str(i): g for i, g in enumerate(gradients)}
 
     shared = run()
-    monkeypatch.setattr(dual_path, "shared_prefix", nullcontext)
+    monkeypatch.setattr(paths, "shared_prefix", nullcontext)
     apart = run()
     assert shared.keys() == apart.keys() and len(shared) > len(parameters)
     for name, value in apart.items():
         assert torch.equal(value, shared[name]), name
 
 
-def test_what_is_the_same_is_computed_once_and_what_is_not_anew() -> None:
+def test_equal_inputs_are_computed_once_and_others_anew() -> None:
     unet = late_unet()
     counts = counted(unet)
     one, other, text = inputs(0), inputs(1), inputs(2)["encoder_hidden_states"]
@@ -121,7 +126,7 @@ def test_the_modules_are_as_they_were_even_after_an_error() -> None:
     assert vars(unet.time_embedding)["forward"] is earlier
 
 
-def test_what_learns_is_never_remembered() -> None:
+def test_trained_modules_are_never_cached() -> None:
     unet = late_unet()
     unet.conv_in.requires_grad_(True)
     counts = counted(unet)
@@ -133,7 +138,7 @@ def test_what_learns_is_never_remembered() -> None:
     assert unet.conv_in.weight.grad is not None and unet.conv_in.weight.grad.abs().sum() > 0
 
 
-def test_a_unet_without_text_is_one_stretch() -> None:
+def test_without_cross_attention_all_down_blocks_are_shared() -> None:
     blocks = [torch.nn.Identity(), torch.nn.Identity()]
-    deaf = SimpleNamespace(conv_in="in", time_embedding="time", down_blocks=blocks)
-    assert before_cross_attention(deaf) == ["time", "in", *blocks]
+    unet = SimpleNamespace(conv_in="in", time_embedding="time", down_blocks=blocks)
+    assert before_cross_attention(unet) == ["time", "in", *blocks]

@@ -47,5 +47,8 @@ def test_the_accelerator_takes_device_and_precision(fresh_accelerate: None) -> N
     with accelerator.autocast():
         assert layer(numbers).dtype == torch.bfloat16
     assert layer(numbers).dtype == torch.float32
-    with pytest.raises(ValueError, match="mixed_precision"):
+
+
+def test_a_precision_that_the_device_cannot_compute_in_is_refused(fresh_accelerate: None) -> None:
+    with pytest.raises(ValueError, match="float16 is a precision of graphics cards"):
         accelerator_for(TrainConfig(mixed_precision="fp16"), torch.device("cpu"))

@@ -1,0 +1,123 @@
+"""AdaLoRA (Zhang et al. 2023): a low-rank adapter that moves its ranks to the layers that need them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from diffusers import UNet2DConditionModel
+from peft import AdaLoraConfig
+from peft.tuners.adalora.layer import RankAllocator
+from torch import Tensor
+
+from spf_lite.models.adapters import ADAPTER, CROSS_ATTENTION, check_no_adapter, learned_parameters
+from spf_lite.models.compatibility import check_unet
+from spf_lite.models.errors import BackboneError
+from spf_lite.models.lora_file import Factors
+from spf_lite.models.trainable_base import PeftAdapter
+
+#: What peft's allocator keeps of each entry: its importance, and the running means of importance and uncertainty
+#: (section 3.2).
+_IMPORTANCES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+
+
+class AdaLora(PeftAdapter):
+    r"""The change of a projection as :math:`B\,\mathrm{diag}(E)\,A`; entries of E are pruned where they matter least.
+
+    It starts with half as many more ranks as it ends with. A fifth of the steps passes before the first is pruned, and
+    the last third keeps the ranks as they are. Source: Zhang et al. 2023 (arXiv 2303.10512), section 3.
+
+    Args:
+        unet: gets the adapter.
+        rank: average over the layers in the end.
+        seed: of the factors' start.
+        steps: of the whole run, which the pruning is planned by.
+
+    Raises:
+        BackboneError: if the UNet is of an unsupported kind, or has an adapter already.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, rank: int, seed: int, steps: int) -> None:
+        check_unet(unet)
+        check_no_adapter(unet)
+        self.unet = unet
+        self.config = AdaLoraConfig(
+            init_r=rank + max(1, rank // 2),  # more than in the end, also for rank 1
+            target_r=rank,
+            lora_alpha=rank,
+            tinit=steps // 5,
+            tfinal=steps // 3,
+            deltaT=5,
+            total_step=steps,
+            orth_reg_weight=0.1,
+            target_modules=list(CROSS_ATTENTION),
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            unet.add_adapter(self.config, adapter_name=ADAPTER)
+        self.parameters = learned_parameters(unet)
+        self.allocator = RankAllocator(unet, self.config, ADAPTER)
+
+    def penalty(self) -> Tensor:
+        r"""Keeps the rows of A and the columns of B orthogonal, so that the size of an entry of E means something.
+
+        :math:`\lambda \, \mathrm{mean}\left( \|A A^\top - I\|_F, \|B^\top B - I\|_F \right)` over all layers, a scalar:
+        the regulariser of section 3.1, in peft's form without the square.
+        """
+        deviations = []
+        for name, parameter in self.unet.named_parameters():
+            if f"lora_A.{ADAPTER}" in name or f"lora_B.{ADAPTER}" in name:
+                product = parameter @ parameter.T if "lora_A" in name else parameter.T @ parameter
+                deviations.append(torch.linalg.norm(product - torch.eye(len(product), device=product.device)))
+        return float(self.config.orth_reg_weight) * torch.stack(deviations).mean()
+
+    def after_backward(self, step: int) -> None:
+        """Update the importances from the gradient and prune, as peft's allocator plans it."""
+        final = self.config.total_step - self.config.tfinal
+        if step < final:
+            _, pattern = self.allocator.update_and_allocate(self.unet, step)
+        elif step == final:
+            _, pattern = self.allocator.update_and_allocate(self.unet, step, force_mask=True)
+        else:
+            self.allocator.mask_using_rank_pattern(self.unet, self.config.rank_pattern)
+            pattern = None
+        if pattern:
+            self.config.rank_pattern = pattern
+
+    def _own(self) -> dict[str, Tensor]:
+        return {name: value for name, value in self.unet.state_dict().items() if f".{ADAPTER}" in name}
+
+    def state(self) -> dict[str, Tensor]:
+        """A, E and B, the running importances by which ranks are pruned, and which are pruned already."""
+        found = {name: value.detach().clone() for name, value in self._own().items()}
+        for prefix in _IMPORTANCES:
+            found |= {f"{prefix}/{name}": value for name, value in getattr(self.allocator, prefix).items()}
+        for name, kept in (self.config.rank_pattern or {}).items():
+            found[f"pattern/{name}"] = torch.tensor(kept)
+        return found
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.unet.load_state_dict({name: value for name, value in state.items() if "/" not in name}, strict=False)
+        device = self.parameters[0].device
+        for prefix in _IMPORTANCES:
+            start = f"{prefix}/"
+            # A checkpoint is read into main memory, and the allocator goes on from these as they are.
+            kept = {name.removeprefix(start): v.to(device) for name, v in state.items() if name.startswith(start)}
+            setattr(self.allocator, prefix, kept)
+        pattern = {
+            name.removeprefix("pattern/"): v.tolist() for name, v in state.items() if name.startswith("pattern/")
+        }
+        self.config.rank_pattern = pattern or None
+
+    def lora_layers(self) -> dict[str, Tensor]:
+        layers = {}
+        for name, module in self.unet.named_modules():
+            if name.endswith(CROSS_ATTENTION) and hasattr(module, "lora_E"):
+                scale = module.scaling[ADAPTER] / (module.ranknum[ADAPTER].item() + 1e-5)
+                layers[f"{name}.lora_A.weight"] = (module.lora_A[ADAPTER] * module.lora_E[ADAPTER] * scale).detach()
+                layers[f"{name}.lora_B.weight"] = module.lora_B[ADAPTER].detach()
+        return layers
+
+    def start_from(self, factors: Mapping[str, Factors]) -> None:
+        """Refused: the importances that ranks are pruned by start with the run, and say nothing of an earlier one."""
+        raise BackboneError("adalora cannot start from an existing LoRA: train a lora, or the weights")

@@ -1,0 +1,173 @@
+"""A LoRA file: every naming that is in use, and every key accounted for.
+
+diffusers loads the keys that it knows and passes over the rest, so a file in a foreign naming gives pictures of the
+base model without an error. Here a key is loaded, or named as left out, or an error.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import convert_unet_state_dict_to_peft
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from spf_lite.models.errors import BackboneError
+
+#: Name of an adapter's file in the folder that diffusers writes.
+ADAPTER_FILE = "pytorch_lora_weights.safetensors"
+#: Beginnings of keys that belong to text encoders, in the naming of diffusers and of kohya.
+_TEXT = ("text_encoder.", "text_encoder_2.", "lora_te")
+#: Other kinds of adapters, by a part of their keys.
+_OTHER_KINDS = {"dora_scale": "DoRA", "lora_magnitude": "DoRA", "hada_": "LoHa", "lokr_": "LoKr"}
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+logger = logging.getLogger(__name__)
+
+
+class Factors(NamedTuple):
+    """The two factors of one layer: its change is ``up @ down``, any scale of the file multiplied into ``up``.
+
+    Attributes:
+        down: A, (rank, inputs), for a convolution with the kernel's two sides behind.
+        up: B, (outputs, rank), for a convolution with two sides of 1 behind.
+    """
+
+    down: Tensor
+    up: Tensor
+
+
+def read_lora(path: str | Path, unet: UNet2DConditionModel) -> dict[str, Factors]:
+    """Read a LoRA file and hold every key of it against a UNet.
+
+    Keys of text encoders are left out, because the text encoder serves the reference path too; they are named in one
+    warning of this module's logger.
+
+    Args:
+        path: a ``.safetensors`` file, or a folder with :data:`ADAPTER_FILE`.
+        unet: that the adapter is for; it is not changed.
+
+    Returns:
+        both factors by the layer's name, on the processor.
+
+    Raises:
+        BackboneError: if there is no such file, it is torn, not in the safetensors format or of another kind than
+            LoRA, or a key or shape of it has no counterpart in the UNet.
+    """
+    file = _find(path)
+    state, alphas, metadata = _converted(file)
+    text = sorted(key for key in state if key.startswith(_TEXT))
+    own = {key: value for key, value in state.items() if not key.startswith(_TEXT)}
+    layers = {name: module for name, module in unet.named_modules() if not _inside_adapter(name)}
+    # unet.save_lora_adapter writes names without the pipeline's "unet.".
+    named = convert_unet_state_dict_to_peft({key.removeprefix("unet."): value for key, value in own.items()})
+    unknown = [key for key in named if not key.endswith((_DOWN, _UP)) or _layer(key) not in layers]
+    if unknown or not named:
+        raise BackboneError(f"the adapter {file} does not fit this model: {_reason(unknown, text)}")
+    found = {}
+    for name in sorted({_layer(key) for key in named}):
+        down, up = named.get(name + _DOWN), named.get(name + _UP)
+        if down is None or up is None:
+            raise BackboneError(f"the adapter {file} is incomplete: {name} has one of its two factors only")
+        _check_shape(file, name, layers[name], down, up)
+        if not (torch.isfinite(down).all() and torch.isfinite(up).all()):
+            raise BackboneError(f"the adapter {file} holds values that are not finite ({name})")
+        scale = _scale(name, len(down), alphas, metadata)
+        found[name] = Factors(down, up if scale == 1 else up.float() * scale)
+    if text:
+        logger.warning("%s: left out %d keys of text encoders: %s", file, len(text), ", ".join(text))
+    return found
+
+
+def _find(path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    if path.is_dir() and not (path / ADAPTER_FILE).is_file():
+        others = ", ".join(sorted(found.name for found in path.glob("*.safetensors")))
+        hint = f" (it holds {others}: name the file)" if others else ""
+        raise BackboneError(f"no adapter in {path}: there is no {ADAPTER_FILE}{hint}")
+    if path.is_dir():
+        return path / ADAPTER_FILE
+    if not path.is_file():
+        missing = f"there is no {ADAPTER_FILE}" if path.suffix != ".safetensors" else "there is no such file"
+        raise BackboneError(f"no adapter in {path}: {missing}")
+    if path.suffix != ".safetensors":
+        raise BackboneError(
+            f"the adapter {path} is no .safetensors file: other formats can run code when they are read"
+        )
+    return path
+
+
+def _converted(file: Path) -> tuple[dict[str, Tensor], dict[str, float], dict[str, Any]]:
+    """A file's tensors in diffusers' naming, kohya's alphas by layer, and peft's options of the UNet's adapter."""
+    try:
+        with safe_open(file, framework="pt") as content:
+            _check_kind(file, list(content.keys()))
+        state, alphas, metadata = StableDiffusionPipeline.lora_state_dict(
+            str(file.parent), weight_name=file.name, use_safetensors=True, return_lora_metadata=True
+        )
+    except BackboneError:
+        raise
+    except (SafetensorError, OSError) as error:
+        raise BackboneError(f"the adapter {file} cannot be read: {error}") from error
+    except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise BackboneError(f"the adapter {file} has keys in no known naming: {error}") from error
+    own = {key.removeprefix("unet.").removesuffix(".alpha"): value for key, value in (alphas or {}).items()}
+    by_layer = {_layer(key): float(value) for key, value in convert_unet_state_dict_to_peft(own).items()}
+    return state, by_layer, {key.removeprefix("unet."): value for key, value in (metadata or {}).items()}
+
+
+def _check_kind(file: Path, keys: list[str]) -> None:
+    if not keys:
+        raise BackboneError(f"the adapter {file} is empty")
+    for mark, kind in _OTHER_KINDS.items():
+        if found := next((key for key in keys if mark in key), None):
+            raise BackboneError(f"the adapter {file} is a {kind} ({found}), supported: LoRA")
+
+
+def _reason(unknown: list[str], text: list[str]) -> str:
+    """Why nothing, or not all of a file, has its layer in the UNet."""
+    if not unknown:
+        return f"it has keys of text encoders only ({text[0]}, ...)"
+    shown = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+    if unknown[0].startswith("base_model.model."):
+        hint = "a peft checkpoint keeps its scale in another file: write the adapter by unet.save_lora_adapter"
+    else:
+        hint = "it was trained on another model, or its naming is none of diffusers', peft's and kohya's"
+    return f"{len(unknown)} of its keys have no layer in the UNet ({shown}); {hint}"
+
+
+def _scale(layer: str, rank: int, alphas: dict[str, float], options: dict[str, Any]) -> float:
+    """What a layer's product of factors is multiplied by: alpha / rank, or 1 where the file has no alpha."""
+    alpha = alphas.get(layer, options.get("lora_alpha"))
+    if alpha is None:
+        return 1.0
+    patterns = options.get("alpha_pattern") or {}
+    alpha = next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", layer)), alpha)
+    return float(alpha) / (rank**0.5 if options.get("use_rslora") else rank)
+
+
+def _layer(key: str) -> str:
+    return key.removesuffix(_DOWN).removesuffix(_UP)
+
+
+def _inside_adapter(name: str) -> bool:
+    return ".base_layer" in name or ".lora_" in name
+
+
+def _check_shape(file: Path, name: str, layer: nn.Module, down: Tensor, up: Tensor) -> None:
+    base = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer
+    if not isinstance(base, nn.Linear | nn.Conv2d):
+        raise BackboneError(f"the adapter {file} does not fit this model: {name} is a {type(base).__name__}")
+    outputs, *inputs = base.weight.shape
+    rank = down.shape[0] if down.ndim else 0
+    wanted = (rank, *inputs), (outputs, rank, *(1 for _ in inputs[1:]))
+    if rank < 1 or (tuple(down.shape), tuple(up.shape)) != wanted:
+        raise BackboneError(
+            f"the adapter {file} does not fit this model: size mismatch in {name}, whose weight is "
+            f"{tuple(base.weight.shape)} and whose factors are {tuple(down.shape)} and {tuple(up.shape)}"
+        )
