@@ -13,7 +13,7 @@ from spf_lite.models.adapters import add_lora
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import encode_text, to_tensor
 
-from ..method.test_dual_path import item
+from ..method.conftest import item
 
 TEXTS: list[tuple[str, str | None]] = [("a person, tan skin", None), ("a person, blue hoodie", "blue hoodie")]
 
