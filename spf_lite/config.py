@@ -1,4 +1,7 @@
-"""One run's configuration, frozen, serialised beside every checkpoint and export."""
+"""The configuration of one run: frozen, checked when it is made, saved beside every checkpoint and export.
+
+Importing this module needs the standard library alone.
+"""
 
 from __future__ import annotations
 
@@ -17,31 +20,38 @@ WEIGHTS = {
     "prior": "weight_prior",
     "purecc": "weight_purecc",
 }
-#: Where the target may act. ``sfcm``: the paper's control map, made anew in every step. ``averaged``: the same, made
-#: once when stage 2 begins, from several noises at timesteps where it is clear (ours). ``token``: the target's own
-#: attention map. ``given``: a mask that comes with the custom set. ``none``: nowhere (M = 0).
+#: Sources of M, the map of where the target may act. ``sfcm``: the paper's control map, made anew in every step.
+#: ``averaged``: the same, made once when stage 2 begins, from several noises at low timesteps (ours). ``token``: the
+#: attention map of the target's own tokens. ``given``: a mask that comes with the custom set. ``none``: M = 0.
 MAPS = ("sfcm", "averaged", "token", "given", "none")
-#: What is trained on the cross-attention projections: a low-rank adapter, one that prunes its ranks, or the weights.
+#: What is trained of the cross-attention projections: a LoRA adapter, an AdaLoRA adapter, or the weights themselves.
 KINDS = ("lora", "adalora", "weights")
 PRECISIONS = ("no", "fp16", "bf16")
 SUBTRACTIONS = ("mean", "sum")
 SCHEDULES = ("constant", "cosine")
+#: Features of cross-attention that the fine-grained loss can align.
+FEATURES = ("inputs", "queries", "outputs")
 
 
 @dataclass(frozen=True)
 class ControlMapOptions:
-    """The choices that the paper leaves open.
+    """What the paper leaves open of the control map, M = clamp(D - w sum_p D_CLIP(p) A_p, 0, 1).
+
+    Symbols as in :mod:`spf_lite.method.control_map`.
 
     Attributes:
-        weight: w, the weight of the subtraction.
-        smoothing: side of the box that D is averaged over before anything else (1: none). A single step's difference
-            is grainy.
-        rescale: stretch M to [0, 1] afterwards, per portrait; without it M is a few hundredths for most targets.
-        threshold: values of M below it become 0 (before ``softness`` is applied).
-        softness: 0 makes M a hard mask at ``threshold``; 1 leaves it as soft as it is.
-        subtraction: ``sum`` over the phrases, as the paper's formula stands, or ``mean``: that divided by the sum of
-            the distances. Each phrase map is stretched to [0, 1] and about a third on average, so the sum over a few
-            phrases exceeds any D, and the map is black.
+        weight: w, weight of the subtraction.
+        smoothing: side of the averaging box that D is smoothed with, in latent pixels, odd; 1: none. The difference of
+            a single step is grainy.
+        rescale: stretch M to [0, 1] per portrait. Without it M is a few hundredths for most targets.
+        threshold: values of M up to this become 0.
+        softness: 1 keeps the values above the threshold, 0 makes them 1 (a hard mask); values between blend both.
+        subtraction: ``sum`` over the phrases is the paper's formula; ``mean`` (ours) divides it by the sum of the
+            distances. Each phrase map covers [0, 1] and is about 1/3 on average, so the sum over a few phrases exceeds
+            D nearly everywhere, and M is black.
+
+    Raises:
+        ValueError: if an option is out of its range.
     """
 
     weight: float = 1.0
@@ -54,17 +64,17 @@ class ControlMapOptions:
     def __post_init__(self) -> None:
         if self.smoothing < 1 or self.smoothing % 2 == 0:
             raise ValueError(f"smoothing={self.smoothing}: expected an odd number of latent pixels, 1 or more")
-        if self.subtraction not in ("mean", "sum"):
-            raise ValueError(f"subtraction={self.subtraction!r}: expected mean or sum")
-        if not 0 <= self.threshold < 1 or not 0 <= self.softness <= 1 or self.weight < 0:
+        if self.subtraction not in SUBTRACTIONS:
+            raise ValueError(f"subtraction={self.subtraction!r}: expected one of {', '.join(SUBTRACTIONS)}")
+        if not self.weight >= 0 or not 0 <= self.threshold < 1 or not 0 <= self.softness <= 1:
             raise ValueError(
-                f"threshold={self.threshold} must be in [0, 1), softness={self.softness} in [0, 1] and "
-                f"weight={self.weight} not negative"
+                f"weight={self.weight} must not be negative, threshold={self.threshold} must be in [0, 1) and "
+                f"softness={self.softness} in [0, 1]"
             )
 
 
 def _read(text: str, like: object, change: str) -> object:
-    """A text as a value of the same type as another."""
+    """Parse the text of an option as the type of its present value; ``change`` is quoted in errors."""
     if isinstance(like, bool):
         if text.lower() not in ("true", "false"):
             raise ValueError(f"cannot set {change!r}: expected true or false")
@@ -77,49 +87,57 @@ def _read(text: str, like: object, change: str) -> object:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run. Saved beside every checkpoint and export; see :mod:`spf_lite.training.recipes` for the named recipes.
+    """Everything that decides one run. Named configurations are in :mod:`spf_lite.training.recipes`.
+
+    Stage 1 is ordinary fine-tuning with the denoising loss. Stage 2 compares the response path with the reference path.
+    Weights and map options are those of stage 2. In stage 2 each term is brought to the size of the denoising term
+    before its weight counts (``scale_terms``).
 
     Attributes:
-        stage1_steps: steps of ordinary fine-tuning.
-        stage2_steps: steps of the dual path; 0 is naive fine-tuning.
-        batch_size: items per optimiser step, over all processes and parts.
-        learning_rate: of AdamW, at its highest.
-        schedule: of the learning rate over both stages: ``constant``, or ``cosine`` down to zero.
-        warmup_steps: over which it rises from zero.
-        trainable: what is trained on the cross-attention projections: ``lora``, ``adalora``, or ``weights``, the
+        stage1_steps: optimiser steps of stage 1.
+        stage2_steps: optimiser steps of stage 2; 0 is naive fine-tuning.
+        batch_size: items per optimiser step, over all processes and accumulation steps.
+        learning_rate: peak learning rate of AdamW.
+        schedule: learning rate over both stages: ``constant``, or ``cosine`` decay to zero.
+        warmup_steps: steps of linear warm-up from zero.
+        trainable: what is trained of the cross-attention projections: ``lora``, ``adalora``, or ``weights``, the
             projections themselves (the paper's setting).
-        rank: of the adapters.
-        max_grad_norm: largest norm of the gradient.
-        seed: of the adapter's start, the data order, noise and timesteps.
-        weight_denoise: whether the denoising loss stays in stage 2 (open in the paper; yes).
-        weight_text, weight_fine, weight_enhancement: of the paper's three terms. Weights compare like with like: each
-            term is first brought to the size that the denoising term has when stage 2 begins, if ``scale_terms`` says
-            so.
-        weight_output: of output alignment (ours).
-        weight_reconstruction: of the reconstruction term (ours); needs reference portraits.
-        weight_prior: of prior preservation (DreamBooth, Ruiz et al. 2023): the denoising loss on reference portraits
-            with the base text.
-        weight_purecc: of PureCC's alignment (arXiv 2603.07561).
-        scale_terms: whether terms are brought to one size. Not for runs without a stage 1: there both paths still agree
-            when the sizes are measured, and what is almost nothing would be blown up several hundredfold.
+        rank: of the low-rank factors; for AdaLoRA the average rank after pruning; unused for ``weights``.
+        max_grad_norm: gradients are clipped to this norm.
+        seed: of the adapter's initialisation, data order, noise and timesteps.
+        weight_denoise: weight of the denoising loss (open in the paper whether it stays in stage 2; default: yes).
+        weight_text: weight of the text-consistent loss.
+        weight_fine: weight of the fine-grained loss.
+        weight_enhancement: weight of the response-enhancement loss.
+        weight_output: weight of output alignment (ours).
+        weight_reconstruction: weight of the reconstruction loss (ours); needs ``reference_portraits``.
+        weight_prior: weight of DreamBooth's prior preservation (Ruiz et al. 2023): the denoising loss on portraits of
+            the reference model, with the base text; needs ``reference_portraits``.
+        weight_purecc: weight of PureCC's alignment (arXiv 2603.07561).
+        scale_terms: bring every term to the size that the denoising loss has at the first step of stage 2. Switch it
+            off in runs without stage 1: both paths still agree then, and terms near zero would be multiplied several
+            hundredfold.
         map_source: where the target may act, one of :data:`MAPS`.
-        reference_portraits: how many portraits the reference model draws for itself before stage 2 (ours; 0: none).
-        reference_share: share of each stage-2 batch that they make up.
-        reconstruction_share: share of them whose response path is fed the base text.
-        fine_features: what the fine-grained loss aligns: ``inputs``, ``queries`` or ``outputs`` of cross-attention.
-        trusted: one-step predictions serve the enhancement loss below this share of the timesteps (open; 0.7).
-        denoise_outside: weight of the denoising loss outside the map in stage 2; 1 is the paper's, 0 is masked
-            training.
-        map_draws: how many noises an ``averaged`` map is made of.
-        map_timesteps: share of the timesteps, from the clean end, that they are spread over. At high noise the paths
-            differ in what the whole picture is to be, and the map shows nothing of the target.
+        reference_portraits: number of portraits sampled from the reference model before stage 2 (ours); 0: none.
+        reference_share: share of each stage-2 batch that is taken from these, in [0, 1].
+        reconstruction_share: share of these with the base text on both paths, in [0, 1].
+        fine_features: features of cross-attention that the fine-grained loss aligns, one of :data:`FEATURES`.
+        trusted: the enhancement loss applies below this share of the timesteps, in [0, 1] (open in the paper; 0.7).
+        denoise_outside: weight of the denoising loss outside the map, in [0, 1]; 1: unmasked, as in the paper; 0:
+            masked training.
+        map_draws: number of noises per ``averaged`` map.
+        map_timesteps: ``averaged`` maps use this share of the timesteps, from the clean end, in [0, 1]. At high noise
+            the paths differ in the layout of the whole image, and the map does not show the target.
         control: options of the control map.
-        checkpoint_every: steps between checkpoints.
-        mixed_precision: ``no``, ``fp16`` or ``bf16``: what both paths compute in; losses, their sums and what
-            is trained stay in 32 bits. Frozen weights keep the type they were loaded in.
-        gradient_accumulation: parts that a process cuts its share of a batch into, to save memory.
-        gradient_checkpointing: compute layers once more in the backward pass instead of keeping them: less memory,
-            more time.
+        checkpoint_every: optimiser steps between checkpoints.
+        mixed_precision: ``no``, ``fp16`` or ``bf16``: precision of the forward passes. Losses, the control map and
+            trained parameters stay in float32. Frozen weights keep the type that they were loaded in.
+        gradient_accumulation: accumulation steps per optimiser step; each takes an equal part of the process's items.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
+
+    Raises:
+        ValueError: if an option is out of its range, a term lacks the portraits that it needs, or no term with a weight
+            would ever apply in stage 2.
     """
 
     stage1_steps: int = 150
@@ -173,7 +191,7 @@ class TrainConfig:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 to 1")
         for name, known in (
             ("trainable", KINDS),
-            ("fine_features", ("inputs", "queries", "outputs")),
+            ("fine_features", FEATURES),
             ("map_source", MAPS),
             ("mixed_precision", PRECISIONS),
             ("schedule", SCHEDULES),
@@ -182,7 +200,21 @@ class TrainConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(known)}")
         for name in ("weight_reconstruction", "weight_prior"):
             if getattr(self, name) and not self.reference_portraits:
-                raise ValueError(f"{name} needs reference_portraits: there is nothing to hold the model to")
+                raise ValueError(f"{name} needs reference_portraits: there are none that it could apply to")
+        if self.stage2_steps and not any(self.weight(term) * share for term, share in self._shares().items()):
+            raise ValueError(
+                f"stage2_steps={self.stage2_steps}, but no loss term with a weight applies to any item: give one of "
+                f"{', '.join(WEIGHTS.values())} a weight, or set stage2_steps=0"
+            )
+
+    def _shares(self) -> dict[str, float]:
+        """Share of the items of stage 2 that each term applies to, on average."""
+        reference = self.reference_share if self.reference_portraits else 0.0
+        repeats = bool(self.weight_reconstruction or self.weight_prior)
+        reconstruction = reference * self.reconstruction_share if repeats else 0.0
+        shares = dict.fromkeys(WEIGHTS, 1 - reconstruction)
+        shares |= {"denoise": 1 - reference, "enhancement": (1 - reference) * self.trusted}
+        return shares | {"reconstruction": reconstruction, "prior": reconstruction}
 
     @property
     def steps(self) -> int:
@@ -190,17 +222,17 @@ class TrainConfig:
         return self.stage1_steps + self.stage2_steps
 
     def weight(self, term: str) -> float:
-        """The weight of a loss term of stage 2, by its name in :data:`WEIGHTS`."""
+        """Weight of a loss term of stage 2, by its name in :data:`WEIGHTS`."""
         return float(getattr(self, WEIGHTS[term]))
 
     def changed(self, changes: Sequence[str]) -> TrainConfig:
         """A copy with some options changed.
 
         Args:
-            changes: texts like ``stage2_steps=50`` or ``control.threshold=0.2``.
+            changes: assignments like ``stage2_steps=50`` or ``control.threshold=0.2``; later ones win.
 
         Raises:
-            ValueError: if a text is not of that kind, or names no option; the message lists the options.
+            ValueError: if one is no assignment, names no option (the message lists them), or its value does not fit.
         """
         values, control = asdict(self), asdict(self.control)
         for change in changes:
@@ -213,11 +245,15 @@ class TrainConfig:
         return TrainConfig(**{**values, "control": ControlMapOptions(**control)})
 
     def to_json(self) -> str:
-        """As JSON, for the folder of a run."""
+        """JSON text, for :meth:`from_json`."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> TrainConfig:
-        """Read back what :meth:`to_json` wrote."""
+        """The configuration that :meth:`to_json` wrote; options that the text lacks get their defaults.
+
+        Raises:
+            ValueError: if the text is no JSON, or an option is out of its range; TypeError: if an option is unknown.
+        """
         values = json.loads(text)
         return cls(**{**values, "control": ControlMapOptions(**values["control"])})

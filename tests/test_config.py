@@ -1,9 +1,14 @@
 import json
+import subprocess
+import sys
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import pytest
 
 from spf_lite.config import MAPS, WEIGHTS, ControlMapOptions, TrainConfig
+
+SAMPLES = Path(__file__).parent.parent / "data_samples"
 
 
 def test_json_brings_everything_back() -> None:
@@ -98,11 +103,56 @@ def test_a_bad_change_is_named(change: str, message: str) -> None:
         ({"schedule": "linear"}, "schedule='linear': expected one of constant, cosine"),
         ({"weight_reconstruction": 1.0}, "weight_reconstruction needs reference_portraits"),
         ({"weight_prior": 1.0}, "weight_prior needs reference_portraits"),
+        ({"weight_denoise": 0.0}, "stage2_steps=150, but no loss term with a weight applies to any item: give one of"),
     ],
 )
 def test_what_makes_no_sense_is_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainConfig(**options)  # type: ignore[arg-type]
+
+
+REFERENCE = {"reference_portraits": 4, "weight_denoise": 0.0}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {**REFERENCE, "weight_reconstruction": 1.0, "reconstruction_share": 0.0},
+        {**REFERENCE, "weight_prior": 1.0, "reference_share": 0.0},
+        {"weight_enhancement": 1.0, "trusted": 0.0},
+        {"weight_denoise": 1.0, "reference_portraits": 4, "reference_share": 1.0},
+        {"weight_enhancement": 1.0, "reference_portraits": 4, "reference_share": 1.0},
+    ],
+)
+def test_a_stage_2_that_would_learn_nothing_is_refused(options: dict[str, float]) -> None:
+    given = {"weight_denoise": 0.0, **options}
+    with pytest.raises(ValueError, match="no loss term with a weight applies to any item"):
+        TrainConfig(**given)  # type: ignore[arg-type]
+    assert TrainConfig(stage2_steps=0, **given).steps == 150  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("term", WEIGHTS)
+def test_a_single_term_is_enough_for_stage_2(term: str) -> None:
+    given = {"weight_denoise": 0.0, "reference_portraits": 4, WEIGHTS[term]: 0.1}
+    assert TrainConfig(**given).weight(term) == 0.1  # type: ignore[arg-type]
+
+
+def test_every_shipped_configuration_is_accepted() -> None:
+    found = [path for path in SAMPLES.rglob("*.json") if '"stage2_steps"' in path.read_text()]
+    assert len(found) > 10
+    for path in found:
+        values = json.loads(path.read_text())
+        config = TrainConfig.from_json(path.read_text())
+        assert {name: values[name] for name in WEIGHTS.values()} == {n: getattr(config, n) for n in WEIGHTS.values()}
+
+
+@pytest.mark.parametrize("statement", ["import spf_lite.config", "from spf_lite import TrainConfig"])
+def test_the_configuration_needs_no_heavy_library(statement: str) -> None:
+    code = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "spf_lite" in loaded
+    assert not {"torch", "diffusers", "transformers", "peft", "accelerate", "numpy"} & set(loaded)
 
 
 def test_every_weight_is_a_field_and_every_field_that_weighs_is_a_weight() -> None:

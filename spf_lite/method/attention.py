@@ -1,11 +1,16 @@
-"""Listening in on cross-attention: what enters a layer, where its words look, what leaves it.
+r"""Recording cross-attention: features, queries and attention maps of every layer of one resolution.
+
+.. math:: A = \mathrm{softmax}\big( Q K^\top / \sqrt d \big), \qquad Q = W_Q\, h,\quad K = W_K\, E
 
     with record(unet, size=(16, 16)) as layers:
         unet(latents, timestep, encoder_hidden_states)
     layers["down_blocks.0...."].maps     # (B, heads, positions, tokens)
 
-Fused attention never forms the probabilities, so the recorded layers compute them explicitly; all other layers keep
-their processors. The originals come back on exit, also after an exception.
+:math:`h` are the features entering the layer and :math:`E` the text embeddings. Fused attention never forms the
+probabilities :math:`A`, so recorded layers compute them explicitly; all other layers keep their processors. The
+original processors return on exit, also after an exception.
+
+In the book: :doc:`/03-attention`.
 """
 
 from __future__ import annotations
@@ -24,18 +29,18 @@ from spf_lite.models.compatibility import check_processors
 
 
 class AttentionError(RuntimeError):
-    """Nothing could be recorded; the message says why."""
+    """Cross-attention could not be recorded; the message says why."""
 
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """One cross-attention layer in one forward pass. Positions run row by row over ``size``.
+    """One cross-attention layer in one forward pass. Positions are the pixels of the feature map, row by row.
 
     Attributes:
-        size: height and width of the layer's feature map.
-        inputs: features entering the layer, (B, positions, channels).
-        queries: their projection ``to_q``, (B, positions, channels).
-        maps: attention probabilities, (B, heads, positions, tokens); they sum to 1 over the tokens.
+        size: height and width of the feature map.
+        inputs: h, features entering the layer, (B, positions, channels).
+        queries: Q, their projection by ``to_q``, (B, positions, channels).
+        maps: A, attention probabilities, (B, heads, positions, tokens); they sum to 1 over the tokens.
         outputs: features leaving the layer, (B, positions, channels).
     """
 
@@ -47,7 +52,7 @@ class LayerRecord:
 
 
 class _Recorder:
-    """The processor of one recorded layer."""
+    """An attention processor that records, for one layer."""
 
     def __init__(
         self, name: str, original: Any, size: tuple[int, int], resolution: int, records: dict[str, LayerRecord]
@@ -56,7 +61,7 @@ class _Recorder:
         self.latent_size, self.resolution = size, resolution
 
     def layer_size(self, positions: int) -> tuple[int, int] | None:
-        """The layer's height and width if it is one of the resolution asked for."""
+        """Height and width of the feature map if it has the wanted resolution, else None."""
         height, width = self.latent_size
         factor = round((height * width / positions) ** 0.5)
         found = (-(-height // factor), -(-width // factor))
@@ -81,7 +86,7 @@ class _Recorder:
         )
         scores = (query * attn.scale) @ key.transpose(-1, -2)
         if attention_mask is not None:
-            # diffusers passes encoder_attention_mask as one bias per text token, (B, 1, tokens), for all heads.
+            # diffusers turns encoder_attention_mask into one bias per text token, (B, 1, tokens): repeat it per head.
             bias = attn.prepare_attention_mask(attention_mask, encoder_hidden_states.shape[1], len(hidden_states))
             scores = scores + bias.unflatten(0, (-1, attn.heads))
         maps = scores.softmax(dim=-1)
@@ -93,16 +98,17 @@ class _Recorder:
 
 @contextmanager
 def record(unet: UNet2DConditionModel, size: tuple[int, int], resolution: int = 16) -> Iterator[dict[str, LayerRecord]]:
-    """Record every cross-attention layer of one resolution while the context lasts. In the book: :doc:`/03-attention`.
+    """Record every cross-attention layer of one resolution while the context lasts.
 
     Args:
-        unet: whose cross-attention ("attn2") layers are recorded, adapters included.
+        unet: its cross-attention layers ("attn2") are recorded, with their adapters.
         size: height and width of the latents that will be passed.
-        resolution: longer side of the feature maps to record (SPF-Portrait leaves the layers open; default 16).
+        resolution: longer side of the feature maps to record (SPF-Portrait leaves the choice of layers open; default
+            16).
 
     Yields:
-        a dictionary, layer name to :class:`LayerRecord`, filled by the forward pass (the last one, if there are
-        several). Gradients flow through what is recorded, unless the pass is made under ``torch.no_grad``.
+        layer name to :class:`LayerRecord`; every forward pass fills it anew. Gradients flow through what is recorded,
+        unless the pass runs under ``torch.no_grad``.
 
     Raises:
         AttentionError: if the UNet has no cross-attention, is being recorded already, or no layer had the resolution.
@@ -129,9 +135,14 @@ def record(unet: UNet2DConditionModel, size: tuple[int, int], resolution: int = 
 
 
 def mean_maps(records: dict[str, LayerRecord]) -> Tensor:
-    """Attention maps averaged over heads and layers: (B, tokens, height, width)."""
+    """Attention maps averaged over heads and layers, in float32: (B, tokens, height, width).
+
+    Raises:
+        AttentionError: if there are no records.
+    """
     if not records:
         raise AttentionError("no layer was recorded: run the UNet inside the context")
     layers = list(records.values())
     average = torch.stack([layer.maps.float().mean(dim=1) for layer in layers]).mean(dim=0)  # (B, positions, tokens)
-    return average.transpose(1, 2).unflatten(-1, layers[0].size)
+    maps: Tensor = average.transpose(1, 2).unflatten(-1, layers[0].size)
+    return maps

@@ -2,11 +2,19 @@ r"""The Semantic-Aware Fine Control Map (SFCM): where, and how strongly, the tar
 
 .. math:: M = \mathrm{clamp}\Big(D - w \sum_p D_\mathrm{CLIP}(p)\, A_p,\ 0,\ 1\Big)
 
-:math:`D` is the difference between the predictions of both paths: where the target acts, plus spill. :math:`A_p` is the
-attention map of phrase p of the base text, and :math:`D_\mathrm{CLIP}(p) = 1 - \cos` its CLIP distance to the target:
-a phrase unrelated to the target is subtracted strongly, a related one weakly.
+=============================  =========================================================  ==========================
+symbol                         meaning                                                    function
+=============================  =========================================================  ==========================
+:math:`D`                      where the predictions of both paths differ                 :func:`noise_difference`
+:math:`A_p`                    attention map of phrase p of the base text                 :func:`control_map`
+:math:`D_\mathrm{CLIP}(p)`     CLIP distance of phrase p to the target, 1 - cos           ``Item.distances``
+:math:`M`                      1 where the target may act, 0 where nothing may change     :func:`combine`
+=============================  =========================================================  ==========================
 
-The paper makes the map anew in every step, from that step's noise. At high noise the paths differ in the layout of the
+:math:`D` shows where the target acts, and also what else changes. The subtraction takes the regions of the phrases out
+of it: a phrase unrelated to the target counts much, a related one little.
+
+The paper makes a new map in every step, from that step's noise. At high noise the paths differ in the layout of the
 whole picture, and the map shows the set's spurious attributes rather than the target. :func:`averaged_maps` (ours)
 makes one map per portrait when stage 2 begins, from K noises at low timesteps. Nearly all of its gain comes from the
 timesteps; several noises only make it less grainy.
@@ -31,7 +39,7 @@ from torch import Tensor
 from spf_lite.config import ControlMapOptions, TrainConfig
 from spf_lite.data.batch import Item, by_size, collate
 from spf_lite.method.attention import LayerRecord, mean_maps
-from spf_lite.method.paths import forward, reference_path
+from spf_lite.method.paths import both_paths
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import add_noise
 from spf_lite.models.precision import full_precision
@@ -39,13 +47,13 @@ from spf_lite.models.precision import full_precision
 
 @dataclass(frozen=True)
 class ControlMap:
-    """A control map and what it was made of, per portrait; all detached.
+    """Control maps of a batch with the parts that they are made of; all detached.
 
     Attributes:
         noise_difference: D, (B, 1, h, w) in [0, 1].
-        phrase_maps: A_p, (B, P, h, w) in [0, 1]; zeros for phrases that a portrait with fewer of them does not have.
-        distances: D_CLIP(p), (B, P); zero for those.
-        map: M, (B, 1, h, w) in [0, 1]: 1 where the target may act, 0 where everything must stay.
+        phrase_maps: A_p, (B, P, h, w) in [0, 1]; zero where a portrait has fewer than P phrases.
+        distances: D_CLIP(p), (B, P); zero where a portrait has fewer than P phrases.
+        map: M, (B, 1, h, w) in [0, 1]: 1 where the target may act, 0 where nothing may change.
     """
 
     noise_difference: Tensor
@@ -62,16 +70,19 @@ def min_max(maps: Tensor) -> Tensor:
 
 
 def noise_difference(response: Tensor, reference: Tensor, smoothing: int = 3) -> Tensor:
-    """D: absolute difference of both predictions, mean over channels, smoothed, min-max per portrait.
+    r"""D, the difference between the predictions of both paths: (B, 1, h, w) in [0, 1].
+
+    .. math::
+        D = \mathrm{minmax}\Big(\mathrm{smooth}\Big(
+        \frac1C \sum_c | \epsilon_{\mathrm{res}, c} - \epsilon_{\mathrm{ref}, c} |\Big)\Big)
+
+    Predictions may be noise or velocity. These differ by a factor that depends on the timestep alone, which the min-max
+    normalisation takes out.
 
     Args:
-        response: prediction of the tuned path, (B, C, h, w).
-        reference: prediction of the frozen path, same shape. Noise or velocity: they differ by a factor that depends on
-            the timestep alone, which the min-max takes out.
-        smoothing: side of the averaging box.
-
-    Returns:
-        (B, 1, h, w) in [0, 1].
+        response: prediction of the response path, (B, C, h, w).
+        reference: prediction of the reference path, (B, C, h, w).
+        smoothing: side of the averaging box in latent pixels, odd; 1: none.
     """
     difference = (response - reference).abs().mean(dim=1, keepdim=True)
     if smoothing > 1:
@@ -81,16 +92,18 @@ def noise_difference(response: Tensor, reference: Tensor, smoothing: int = 3) ->
 
 
 def combine(difference: Tensor, phrase_maps: Tensor, distances: Tensor, options: ControlMapOptions) -> Tensor:
-    """The formula itself: M from D, A and the distances.
+    r"""M from D, the phrase maps and their distances, (B, 1, h, w) in [0, 1]: the formula itself.
+
+    .. math:: M = \mathrm{clamp}\Big(D - w \sum_p D_\mathrm{CLIP}(p)\, A_p,\ 0,\ 1\Big)
+
+    With ``subtraction="mean"`` (ours) the sum is divided by :math:`\sum_p D_\mathrm{CLIP}(p)`. Rescaling, threshold and
+    softness (ours) follow.
 
     Args:
         difference: D, (B, 1, h, w).
         phrase_maps: A_p, (B, P, h, w).
         distances: D_CLIP(p), (B, P).
-        options: weight, rescaling, threshold and softness.
-
-    Returns:
-        M, (B, 1, h, w) in [0, 1].
+        options: w, and what follows the formula.
     """
     protected = (distances[:, :, None, None] * phrase_maps).sum(dim=1, keepdim=True)
     if options.subtraction == "mean":
@@ -112,15 +125,23 @@ def control_map(
     distances: Tensor,
     options: ControlMapOptions | None = None,
 ) -> ControlMap:
-    """The control map of a batch.
+    r"""Control maps of a batch, from what both paths computed in one step.
+
+    .. math:: A_p = \mathrm{minmax}\Big(\frac1{|p|} \sum_{i \in p} A_\mathrm{ref}[i]\Big)
+
+    with :math:`A_\mathrm{ref}[i]` the reference path's attention map of token i, averaged over heads and layers and
+    resized to the latents.
 
     Args:
-        response: prediction of the tuned path, (B, C, h, w).
-        reference: prediction of the frozen path, same shape.
-        reference_layers: cross-attention of the frozen path, from :func:`spf_lite.method.attention.record`.
-        phrases: which tokens make up which phrase, (B, P, tokens), from :func:`phrase_matrix`.
+        response: prediction of the response path, (B, C, h, w).
+        reference: prediction of the reference path, (B, C, h, w).
+        reference_layers: cross-attention of the reference path, from :func:`spf_lite.method.attention.record`.
+        phrases: token averages per phrase, (B, P, tokens), from :func:`spf_lite.data.batch.phrase_matrix`.
         distances: CLIP distances of the phrases to the target, (B, P).
-        options: what the paper leaves open.
+        options: what the paper leaves open; default: :class:`~spf_lite.config.ControlMapOptions`.
+
+    Raises:
+        AttentionError: if no layer was recorded.
     """
     options = options or ControlMapOptions()
     tokens = mean_maps(reference_layers)  # (B, tokens, height, width)
@@ -136,10 +157,13 @@ def control_map(
 def averaged_maps(backbone: Backbone, items: Sequence[Item], config: TrainConfig) -> Tensor:
     """One control map per item, averaged over noises at low timesteps: (N, 1, h, w).
 
+    D and the phrase maps are averaged over the noises; then the formula is applied once.
+
     Args:
         backbone: its UNet carries what is trained, at the end of stage 1.
-        items: N of them.
-        config: ``map_draws`` noises at timesteps spread evenly over the first ``map_timesteps`` of them.
+        items: N items.
+        config: number of noises (``map_draws``), and the share of the timesteps that they are evenly spread over
+            (``map_timesteps``).
     """
     scheduler = backbone.pipe.scheduler
     limit = int(scheduler.config.num_train_timesteps * config.map_timesteps)
@@ -154,8 +178,8 @@ def averaged_maps(backbone: Backbone, items: Sequence[Item], config: TrainConfig
             timesteps = torch.full((len(part),), time, device=batch.latents.device)
             noise = torch.randn(batch.latents.shape, generator=generator).to(batch.latents)
             noisy = add_noise(scheduler, batch.latents, noise, timesteps)
-            reference = reference_path(backbone, noisy, timesteps, batch.base, record_layers=True)
-            with forward(backbone, noisy, timesteps, batch.complete) as response, full_precision(noisy.device):
+            paths = both_paths(backbone, noisy, timesteps, batch.base, batch.complete, record_reference=True)
+            with paths as (reference, response), full_precision(noisy.device):
                 inputs = response.prediction, reference.prediction, reference.layers, batch.phrases, batch.distances
                 maps.append(control_map(*inputs, config.control))
         difference = min_max(torch.stack([m.noise_difference for m in maps]).mean(dim=0))
@@ -165,7 +189,7 @@ def averaged_maps(backbone: Backbone, items: Sequence[Item], config: TrainConfig
 
 
 def with_averaged_maps(backbone: Backbone, items: Sequence[Item], config: TrainConfig) -> list[Item]:
-    """The items, each with its averaged map as its region."""
+    """Copies of the items, each with its averaged map as its region; see :func:`averaged_maps`."""
     mapped = list(items)
     for indices in by_size(items).values():
         maps = averaged_maps(backbone, [items[i] for i in indices], config).cpu()

@@ -1,7 +1,9 @@
 r"""One training step of the method: the loss terms of stage 1 and of stage 2.
 
-Stage 2 compares both paths (:mod:`spf_lite.method.paths`): where the control map leaves no room for the target, the
-response path must agree with the reference path. Loss terms leave here unreduced, with the items that each applies to;
+Stage 1 (:func:`naive_step`) is ordinary fine-tuning on the complete text. Stage 2 (:func:`dual_path_step`) runs both
+paths (:mod:`spf_lite.method.paths`), finds where the target may change the portrait
+(:mod:`spf_lite.method.control_map`), and requires the response path to agree with the reference path everywhere else
+(:mod:`spf_lite.method.losses`). Loss terms leave here unreduced, with the items that each applies to;
 :func:`spf_lite.method.losses.objective` reduces them.
 
 Source: SPF-Portrait (arXiv 2504.00396), "dual-path contrastive learning".
@@ -11,8 +13,8 @@ In the book: :doc:`/06-dual-path`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +27,7 @@ from spf_lite.method import losses
 from spf_lite.method.attention import LayerRecord, mean_maps
 from spf_lite.method.control_map import ControlMap, control_map, min_max
 from spf_lite.method.losses import Term
-from spf_lite.method.paths import both_paths
+from spf_lite.method.paths import PathOutput, both_paths, response_path
 from spf_lite.method.purecc import purecc_loss
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import add_noise, predicted_latents, training_target
@@ -34,12 +36,12 @@ from spf_lite.models.precision import full_precision
 
 @dataclass(frozen=True)
 class Step:
-    """What came of one step.
+    """Loss terms of one batch, before they are reduced, and the maps that masked them.
 
     Attributes:
-        terms: loss term by name.
-        control: the control map of the batch; None in stage 1, and where no term is masked with it.
-        allowed: the map that the losses were masked with, (B, 1, h, w); None in stage 1.
+        terms: loss terms by name (:data:`spf_lite.config.WEIGHTS`).
+        control: the control map that was made in this step; None if no term needed one.
+        allowed: M as the losses used it, (B, 1, h, w); None in stage 1.
     """
 
     terms: dict[str, Term]
@@ -47,17 +49,48 @@ class Step:
     allowed: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What the terms of a configuration need besides the prediction of the response path.
+
+    Attributes:
+        reference: the prediction of the reference path.
+        reference_layers: its cross-attention.
+        response_layers: cross-attention of the response path.
+        control_map: a control map made in this step.
+    """
+
+    reference: bool
+    reference_layers: bool
+    response_layers: bool
+    control_map: bool
+
+    @classmethod
+    def of(cls, config: TrainConfig, terms: Collection[str]) -> Needs:
+        """Needs of the named terms. Prior preservation, for example, needs none of the four."""
+        given = set(terms)
+        compares_layers = bool(given & {"text", "fine"})
+        masked = compares_layers or "output" in given or ("denoise" in given and config.denoise_outside != 1)
+        control = masked and config.map_source == "sfcm"
+        return cls(
+            reference=control or bool(given & {"text", "fine", "output", "reconstruction", "purecc"}),
+            reference_layers=control or compares_layers,
+            response_layers=compares_layers or (masked and config.map_source == "token"),
+            control_map=control,
+        )
+
+
 def applies(
     config: TrainConfig, is_reference: Tensor, is_reconstruction: Tensor, timesteps: Tensor, num_train_timesteps: int
 ) -> dict[str, Tensor]:
-    """Which items each term of stage 2 is about, by name: known before anything is computed.
+    """Which items of a batch each term of stage 2 applies to: term name to (B,) of booleans.
 
-    Terms whose weight is zero are left out: they are not computed.
+    Terms with weight zero are left out, and not computed.
 
     Args:
-        config: the run.
-        is_reference: (B,).
-        is_reconstruction: (B,).
+        config: weights of the terms, and up to which timestep the enhancement loss is trusted.
+        is_reference: portraits without the target, (B,).
+        is_reconstruction: items with the base text on both paths, (B,).
         timesteps: t, (B,).
         num_train_timesteps: of the scheduler.
     """
@@ -76,12 +109,19 @@ def applies(
 
 
 def naive_step(backbone: Backbone, batch: Batch, noise: Tensor, timesteps: Tensor) -> Step:
-    """Stage 1: ordinary fine-tuning on the complete text."""
+    """Stage 1: ordinary fine-tuning on the complete text, with the denoising loss alone.
+
+    Args:
+        backbone: its UNet carries what is trained.
+        batch: B items.
+        noise: eps, (B, C, h, w).
+        timesteps: t, (B,).
+    """
     scheduler = backbone.pipe.scheduler
     noisy = add_noise(scheduler, batch.latents, noise, timesteps)
-    prediction = backbone.pipe.unet(noisy, timesteps, encoder_hidden_states=batch.complete).sample.float()
     target = training_target(scheduler, batch.latents, noise, timesteps)
-    values = losses.denoising(prediction, target)
+    with response_path(backbone, noisy, timesteps, batch.complete) as response, full_precision(noisy.device):
+        values = losses.denoising(response.prediction, target)
     return Step({"denoise": Term(values, torch.ones_like(values, dtype=torch.bool))})
 
 
@@ -94,36 +134,42 @@ def dual_path_step(
     config: TrainConfig,
     concept: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Iterator[Step]:
-    """Stage 2: both paths, the control map, every loss term that has a weight. Take the gradient inside.
+    """Stage 2: every loss term that has a weight. Compute the gradient inside the context.
 
-    What no term needs is not computed: prior preservation has no reference path, a given mask no control map.
+    Only what some term needs is computed (:class:`Needs`). Losses and the control map are computed in float32, also
+    under autocast.
 
     Args:
         backbone: its UNet carries what is trained.
         batch: B items.
         noise: eps, (B, C, h, w), shared by both paths.
         timesteps: t, (B,), shared by both paths.
-        config: which terms have a weight, the options of the control map, and what the losses are masked with.
-        concept: for PureCC: from z_t and t, what the frozen extractor adds for the target alone.
+        config: weights of the terms, source of the map, and options of the control map.
+        concept: for PureCC, R_target of z_t and t (:class:`spf_lite.method.purecc.Extractor`).
+
+    Raises:
+        ValueError: if PureCC has a weight and there is no ``concept``.
     """
     scheduler = backbone.pipe.scheduler
     where = applies(
         config, batch.is_reference, batch.is_reconstruction, timesteps, scheduler.config.num_train_timesteps
     )
-    needs = Needs.of(config, set(where))
+    needs = Needs.of(config, where)
     noisy = add_noise(scheduler, batch.latents, noise, timesteps)
     target = training_target(scheduler, batch.latents, noise, timesteps)
+    # Before the response path: the extractor changes the weights for a moment, and no gradient may wait across that.
     added = concept(noisy, timesteps) if concept and "purecc" in where else None
-    paths = both_paths(
-        backbone,
-        noisy,
-        timesteps,
-        batch.base if needs.reference else None,
-        batch.complete,
-        record_reference=needs.reference_layers,
-        record_response=needs.response_layers,
-    )
-    with paths as (reference, response):
+    if added is None and "purecc" in where:
+        raise ValueError("weight_purecc needs concept, what the target adds to a prediction: see Extractor")
+    with ExitStack() as stack:
+        reference: PathOutput | None = None
+        if needs.reference:
+            recorded = {"record_reference": needs.reference_layers, "record_response": needs.response_layers}
+            paths = both_paths(backbone, noisy, timesteps, batch.base, batch.complete, **recorded)
+            reference, response = stack.enter_context(paths)
+        else:
+            path = response_path(backbone, noisy, timesteps, batch.complete, record_layers=needs.response_layers)
+            response = stack.enter_context(path)
         predicted = response.prediction
         values: dict[str, Tensor] = {}
         with full_precision(noisy.device):
@@ -135,7 +181,7 @@ def dual_path_step(
             if reference is not None:
                 values |= _layer_terms(response.layers, reference.layers, batch, allowed, config)
                 output = losses.output_alignment(predicted, reference.prediction, allowed)
-                values |= {"output": output, "reconstruction": output}
+                values |= {"output": output, "reconstruction": output}  # M = 0 for reconstruction items
             values["denoise"] = losses.denoising(predicted, target, allowed, config.denoise_outside)
             values["prior"] = losses.denoising(predicted, target)
             if added is not None and reference is not None:
@@ -145,33 +191,14 @@ def dual_path_step(
         yield Step({name: Term(values[name], items) for name, items in where.items()}, control, allowed)
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What the terms of a configuration need of both paths."""
-
-    reference: bool
-    reference_layers: bool
-    response_layers: bool
-    control_map: bool
-
-    @classmethod
-    def of(cls, config: TrainConfig, terms: set[str]) -> Needs:
-        """For the terms that have a weight."""
-        masked = bool(terms & {"text", "fine", "output"}) or ("denoise" in terms and config.denoise_outside != 1)
-        layers = bool(terms & {"text", "fine"})
-        control = masked and config.map_source == "sfcm"
-        reference = control or bool(terms & {"text", "fine", "output", "reconstruction", "purecc"})
-        return cls(reference, layers or control, layers or (masked and config.map_source == "token"), control)
-
-
 def allowed_region(source: str, control: ControlMap | None, layers: dict[str, LayerRecord], batch: Batch) -> Tensor:
-    """The map that the losses are masked with, (B, 1, h, w), detached: zero for reconstruction items.
+    """M as the losses use it, (B, 1, h, w), detached; zero for reconstruction items, which must not change anywhere.
 
     Args:
         source: one of :data:`spf_lite.config.MAPS`.
-        control: the control map of the step; None where no term is masked with it.
-        layers: cross-attention of the response path, for the target's own map.
-        batch: B items.
+        control: the control map of the step, for ``sfcm``; None if no term is masked.
+        layers: cross-attention of the response path, for ``token``; empty if no term is masked.
+        batch: B items, with their regions for ``given`` and ``averaged``.
     """
     if source in ("given", "averaged"):
         allowed = batch.region
@@ -192,10 +219,10 @@ def _layer_terms(
     allowed: Tensor,
     config: TrainConfig,
 ) -> dict[str, Tensor]:
-    """Text-consistent and fine-grained losses, mean over the layers: (B,) each."""
+    """Text-consistent and fine-grained losses that have a weight, mean over the layers: (B,) each."""
     text, fine = [], []
-    for name, tuned in response.items():
-        frozen = reference[name]
+    for name in response if config.weight_text or config.weight_fine else ():
+        tuned, frozen = response[name], reference[name]
         keep = losses.outside(allowed, tuned.size)
         if config.weight_text:
             maps = _take(tuned.maps, batch.complete_tokens).float(), _take(frozen.maps, batch.base_tokens).float()
@@ -208,14 +235,14 @@ def _layer_terms(
 
 
 def _take(maps: Tensor, tokens: Tensor) -> Tensor:
-    """(B, heads, positions, tokens) and (B, K) to (B, heads, positions, K)."""
+    """Attention maps of chosen tokens: (B, heads, positions, tokens) and indices (B, K) to (B, heads, positions, K)."""
     return maps.gather(3, tokens[:, None, None, :].expand(-1, *maps.shape[1:3], -1))
 
 
 def _enhancement(
     backbone: Backbone, batch: Batch, response: Tensor, noisy: Tensor, timesteps: Tensor, chosen: Tensor
 ) -> Tensor:
-    """The enhancement loss of the chosen items, zero for the others, (B,)."""
+    """The enhancement loss of the chosen items, zero for the others: (B,)."""
     values = torch.zeros_like(response[:, 0, 0, 0])
     if not bool(chosen.any()):
         return values

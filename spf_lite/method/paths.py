@@ -1,11 +1,12 @@
-r"""The forward pass of both paths: one noisy latent, one timestep, one noise.
-
-The *reference path* is the UNet with its adapters off, fed the base text, without gradient. The *response path* is the
-UNet with its adapters on, fed the complete text.
+r"""Reference path and response path: two forward passes of one UNet on the same noisy latents and timesteps.
 
 .. math::
     \epsilon_\mathrm{ref} = \epsilon_{\theta_0}(z_t, t, E_\mathrm{base}), \qquad
     \epsilon_\mathrm{res} = \epsilon_\theta(z_t, t, E_\mathrm{complete})
+
+The *reference path* is the original UNet, :math:`\theta_0`, with the embedding of the base text; no gradient is taken
+through it. The *response path* is the UNet in training, :math:`\theta`, with the embedding of the complete text. Both
+may record their cross-attention (:mod:`spf_lite.method.attention`).
 
 Source: SPF-Portrait (arXiv 2504.00396), "dual-path contrastive learning".
 
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from spf_lite.method.attention import LayerRecord, record
@@ -28,52 +30,53 @@ from spf_lite.models.prefix_cache import shared_prefix
 
 @dataclass(frozen=True)
 class PathOutput:
-    """What one path predicts.
+    """What one path computes.
 
     Attributes:
-        prediction: noise or velocity, (B, C, h, w), float32.
-        layers: cross-attention by layer name; empty unless it was recorded.
+        prediction: predicted noise or velocity, (B, C, h, w), float32.
+        layers: recorded cross-attention by layer name; empty unless recording was asked for.
     """
 
     prediction: Tensor
     layers: dict[str, LayerRecord] = field(default_factory=dict)
 
 
-@contextmanager
-def forward(
-    backbone: Backbone, noisy: Tensor, timesteps: Tensor, text: Tensor, *, record_layers: bool = False
-) -> Iterator[PathOutput]:
-    """One forward pass of the UNet as it stands; the recording lasts as long as the context.
-
-    A context, because gradient checkpointing computes layers once more in the backward pass and must find them recorded
-    as they were: take the gradient inside.
-
-    Args:
-        backbone: whose UNet is passed.
-        noisy: z_t, (B, C, h, w).
-        timesteps: t, (B,).
-        text: ``encoder_hidden_states``, (B, L, width).
-        record_layers: whether cross-attention is recorded (:func:`spf_lite.method.attention.record`).
-    """
-    unet = backbone.pipe.unet
-    if not record_layers:
-        yield PathOutput(unet(noisy, timesteps, encoder_hidden_states=text).sample.float())
-        return
-    size = (noisy.shape[-2], noisy.shape[-1])
-    with record(unet, size, backbone.spec.attention_resolution) as layers:
-        yield PathOutput(unet(noisy, timesteps, encoder_hidden_states=text).sample.float(), layers)
-
-
 @torch.no_grad()
 def reference_path(
     backbone: Backbone, noisy: Tensor, timesteps: Tensor, base: Tensor, *, record_layers: bool = False
 ) -> PathOutput:
-    """The frozen original model on the base text, without gradient. Arguments as in :func:`forward`."""
-    with (
-        backbone.reference(),
-        forward(backbone, noisy, timesteps, base, record_layers=record_layers) as output,
-    ):
+    """The original UNet on the base text, without gradient.
+
+    Args:
+        backbone: what is trained on its UNet is switched off during the pass.
+        noisy: z_t, (B, C, h, w).
+        timesteps: t, (B,).
+        base: ``encoder_hidden_states`` of the base texts, (B, L, width).
+        record_layers: whether to record cross-attention.
+    """
+    resolution = backbone.spec.attention_resolution if record_layers else None
+    with backbone.reference() as original, _forward(original, noisy, timesteps, base, resolution) as output:
         return output
+
+
+@contextmanager
+def response_path(
+    backbone: Backbone, noisy: Tensor, timesteps: Tensor, complete: Tensor, *, record_layers: bool = False
+) -> Iterator[PathOutput]:
+    """The UNet in training on the complete text. Compute the gradient inside the context.
+
+    Gradient checkpointing runs layers again in the backward pass; it needs the recording to be still in place.
+
+    Args:
+        backbone: its UNet carries what is trained.
+        noisy: z_t, (B, C, h, w).
+        timesteps: t, (B,).
+        complete: ``encoder_hidden_states`` of the complete texts, (B, L, width).
+        record_layers: whether to record cross-attention.
+    """
+    resolution = backbone.spec.attention_resolution if record_layers else None
+    with _forward(backbone.pipe.unet, noisy, timesteps, complete, resolution) as output:
+        yield output
 
 
 @contextmanager
@@ -81,30 +84,40 @@ def both_paths(
     backbone: Backbone,
     noisy: Tensor,
     timesteps: Tensor,
-    base: Tensor | None,
+    base: Tensor,
     complete: Tensor,
     *,
     record_reference: bool = False,
     record_response: bool = False,
-) -> Iterator[tuple[PathOutput | None, PathOutput]]:
-    """Reference and response path on the same z_t and t; take the gradient inside (see :func:`forward`).
+) -> Iterator[tuple[PathOutput, PathOutput]]:
+    """Both paths on the same z_t and t. Compute the gradient inside the context, as in :func:`response_path`.
 
     Args:
         backbone: its UNet carries what is trained.
-        noisy: z_t, (B, C, h, w), shared by both paths.
-        timesteps: t, (B,), shared by both paths.
-        base: ``encoder_hidden_states`` of the base texts, (B, L, width); None: no reference path is wanted.
-        complete: of the complete texts.
-        record_reference: whether the reference path's cross-attention is recorded.
-        record_response: whether the response path's is.
+        noisy: z_t, (B, C, h, w).
+        timesteps: t, (B,).
+        base: ``encoder_hidden_states`` of the base texts, (B, L, width).
+        complete: of the complete texts, (B, L, width).
+        record_reference: whether to record cross-attention of the reference path.
+        record_response: whether to record cross-attention of the response path.
 
     Yields:
-        output of the reference path (None without base texts), output of the response path.
+        outputs of the reference path and of the response path.
     """
     # Up to the first cross-attention layer both paths compute the same.
     with shared_prefix(backbone.pipe.unet):
-        reference = None
-        if base is not None:
-            reference = reference_path(backbone, noisy, timesteps, base, record_layers=record_reference)
-        with forward(backbone, noisy, timesteps, complete, record_layers=record_response) as response:
+        reference = reference_path(backbone, noisy, timesteps, base, record_layers=record_reference)
+        with response_path(backbone, noisy, timesteps, complete, record_layers=record_response) as response:
             yield reference, response
+
+
+@contextmanager
+def _forward(
+    unet: UNet2DConditionModel, noisy: Tensor, timesteps: Tensor, text: Tensor, resolution: int | None
+) -> Iterator[PathOutput]:
+    """One pass of a UNet; with a resolution, the cross-attention layers of that resolution are recorded."""
+    if resolution is None:
+        yield PathOutput(unet(noisy, timesteps, encoder_hidden_states=text).sample.float())
+        return
+    with record(unet, (noisy.shape[-2], noisy.shape[-1]), resolution) as layers:
+        yield PathOutput(unet(noisy, timesteps, encoder_hidden_states=text).sample.float(), layers)

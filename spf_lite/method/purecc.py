@@ -1,4 +1,6 @@
-r"""PureCC (arXiv 2603.07561): its alignment loss, and the frozen extractor that tells what the target adds.
+r"""PureCC: its alignment loss, and the frozen extractor of what the target adds to a prediction.
+
+Source: PureCC (Liao, Xian et al. 2026, arXiv 2603.07561).
 
 In the book: :doc:`/09-baselines`.
 """
@@ -15,33 +17,37 @@ from spf_lite.models.trainable import Trainable
 
 
 def purecc_loss(response: Tensor, base: Tensor, concept: Tensor) -> Tensor:
-    r"""PureCC (arXiv 2603.07561): the response must be the base's prediction plus what the target adds, (B,).
+    r"""PureCC's alignment: the response must be the reference's prediction plus what the target adds, (B,).
 
     .. math::
         L = \| v_\mathrm{res} - (v_\mathrm{base} + \lambda R_\mathrm{target}) \|^2, \qquad
         \lambda = \frac{\langle v_\mathrm{res} - v_\mathrm{base}, R_\mathrm{target} \rangle}{\| R_\mathrm{target} \|^2}
 
-    The goal, :math:`\lambda` included, is detached, as the paper's equations have it (its released code does not).
+    The whole goal, with :math:`\lambda`, is detached, as in the paper's equations (its released code does not detach).
 
     Args:
-        response: prediction for the complete text, (B, C, h, w).
-        base: the untouched model's prediction for the base text; no gradient.
-        concept: :math:`R_\mathrm{target} = v_1(\mathrm{target}) - v_1(\emptyset)` of the frozen extractor; no gradient.
+        response: :math:`v_\mathrm{res}`, prediction of the response path, (B, C, h, w).
+        base: :math:`v_\mathrm{base}`, prediction of the reference path, (B, C, h, w); no gradient.
+        concept: :math:`R_\mathrm{target}` from :class:`Extractor`, (B, C, h, w); no gradient.
     """
-    moved, towards = (response - base).detach().flatten(1), concept.detach().flatten(1)
-    share = (moved * towards).sum(dim=1) / towards.square().sum(dim=1).clamp(min=1e-12)
-    goal = base.detach() + share[:, None, None, None] * concept.detach()
+    change, direction = (response - base).detach().flatten(1), concept.detach().flatten(1)
+    strength = (change * direction).sum(dim=1) / direction.square().sum(dim=1).clamp(min=1e-12)
+    goal = base.detach() + strength[:, None, None, None] * concept.detach()
     return (response - goal).square().flatten(1).mean(dim=1)
 
 
 class Extractor:
-    r""":math:`v_1(\mathrm{target}) - v_1(\emptyset)`, where :math:`v_1` is the model as a saved state has it.
+    r"""What the target adds to a prediction, by the model as it was at the end of stage 1.
+
+    .. math:: R_\mathrm{target} = v_1(z_t, t, E_\mathrm{target}) - v_1(z_t, t, E_\emptyset)
+
+    :math:`v_1` is the UNet with the trained state of stage 1; no second model is kept in memory.
 
     Args:
-        backbone: whose UNet it is.
-        trained: what is trained on it.
-        state: of ``trained``, at the end of stage 1.
-        target_text: the target.
+        backbone: its UNet carries ``trained``.
+        trained: what is trained.
+        state: its state at the end of stage 1 (:meth:`spf_lite.models.trainable.Trainable.state`).
+        target_text: the target alone, such as "sunglasses".
     """
 
     def __init__(self, backbone: Backbone, trained: Trainable, state: dict[str, Tensor], target_text: str) -> None:
@@ -52,10 +58,18 @@ class Extractor:
 
     @torch.no_grad()
     def __call__(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
-        """For z_t (B, C, h, w) and t (B,): a prediction's difference, (B, C, h, w)."""
+        r""":math:`R_\mathrm{target}`, (B, C, h, w), float32, without gradient.
+
+        The state in training is back on return. Call it before a forward pass whose gradient is still to come.
+
+        Args:
+            noisy: z_t, (B, C, h, w).
+            timesteps: t, (B,).
+        """
         with shared_prefix(self.unet), self.trained.using(self.state):
-            said, unsaid = (
+            target, empty = (
                 self.unet(noisy, timesteps, encoder_hidden_states=text.expand(len(noisy), -1, -1)).sample.float()
                 for text in self.texts
             )
-        return said - unsaid
+        difference: Tensor = target - empty
+        return difference

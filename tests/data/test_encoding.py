@@ -26,7 +26,7 @@ from spf_lite.models.tokenizer import EmptyTextError, PromptError, PromptTooLong
 from spf_lite.training.recipes import recipe
 from spf_lite.training.trainer import DualPathTrainer
 
-from ..method.test_dual_path import item
+from ..method.conftest import item
 
 TEXTS: list[tuple[str, str | None]] = [("a person, tan skin", None), ("a person, blue hoodie", "blue hoodie")]
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from spf_lite.method.attention import AttentionError, mean_maps, record
 from spf_lite.models.adapters import add_lora
@@ -23,7 +24,7 @@ def test_recording_does_not_change_the_prediction(toy: Backbone) -> None:
     with record(unet, (8, 8), 8) as layers:
         recorded = unet(*inputs()).sample
     assert torch.allclose(plain, recorded, atol=1e-5)
-    assert len(layers) == 3, "one layer on the way down, two on the way up"
+    assert len(layers) == 3, "one in the down block, two in the up block"
     for layer in layers.values():
         assert layer.size == (8, 8)
         assert layer.maps.shape == (2, 2, 64, 7)
@@ -39,11 +40,34 @@ def test_latents_need_not_be_square(toy: Backbone) -> None:
     assert all(layer.size == (4, 8) for layer in layers.values())
 
 
+@pytest.mark.parametrize("original", [AttnProcessor, AttnProcessor2_0])
+def test_masked_tokens_are_masked_in_the_recording_too(
+    toy: Backbone, original: type[AttnProcessor] | type[AttnProcessor2_0]
+) -> None:
+    """Each item of the batch masks other tokens; the layers have two heads."""
+    unet = toy.pipe.unet
+    unet.set_attn_processor(original())
+    latents, timestep, text = inputs(batch=3)
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 0, 1]])
+    with torch.no_grad():
+        plain = unet(latents, timestep, text, encoder_attention_mask=mask).sample
+        with record(unet, (8, 8), 8) as layers:
+            recorded = unet(latents, timestep, text, encoder_attention_mask=mask).sample
+        unmasked = unet(latents, timestep, text).sample
+    assert torch.allclose(recorded, plain, atol=1e-5)
+    assert not torch.allclose(unmasked, plain, atol=1e-3), "the mask does something"
+    for layer in layers.values():
+        assert layer.maps.shape == (3, 2, 64, 7)
+        hidden = (mask == 0)[:, None, None].expand_as(layer.maps)
+        assert layer.maps[hidden].max() == 0 and layer.maps[~hidden].min() > 0
+        assert torch.allclose(layer.maps.sum(dim=-1), torch.ones(3, 2, 64), atol=1e-5)
+
+
 def test_gradients_flow_through_what_is_recorded(toy: Backbone) -> None:
     parameters = add_lora(toy.pipe.unet, rank=2)
     with record(toy.pipe.unet, (8, 8), 8) as layers:
         toy.pipe.unet(*inputs())
-    sum(layer.maps.square().sum() + layer.outputs.sum() for layer in layers.values()).backward()
+    torch.stack([layer.maps.square().sum() + layer.outputs.sum() for layer in layers.values()]).sum().backward()
     assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in parameters)
 
 

@@ -1,43 +1,36 @@
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from torch import Tensor
 
-from spf_lite.config import TrainConfig
-from spf_lite.data.batch import Batch, Item, collate
-from spf_lite.data.prompts import encode_pair
-from spf_lite.method.dual_path import Step, Term, applies, dual_path_step, naive_step
+from spf_lite.config import MAPS, WEIGHTS, TrainConfig
+from spf_lite.data.batch import Batch, collate
+from spf_lite.method.attention import LayerRecord, _Recorder
+from spf_lite.method.control_map import control_map
+from spf_lite.method.dual_path import Step, applies, dual_path_step, naive_step
+from spf_lite.method.paths import both_paths
+from spf_lite.method.purecc import Extractor
 from spf_lite.models.adapters import add_lora
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.codec import encode_text
+from spf_lite.models.diffusion import add_noise, predicted_latents, training_target
+from spf_lite.training.recipes import RECIPES, recipe
 
-BASE = "a person, red curly hair, blue hoodie"
+from .conftest import ALL, autocast, gradients, item, train
+
 #: Every term has a weight.
-ALL = TrainConfig(
-    weight_text=1.0,
-    weight_fine=1.0,
-    weight_output=1.0,
-    weight_enhancement=1.0,
-    weight_reconstruction=1.0,
-    weight_prior=1.0,
-    reference_portraits=1,
-)
+EVERY_TERM = replace(ALL, weight_purecc=1.0)
+#: What PureCC's extractor would give.
+CONCEPT = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
 
 
-def item(backbone: Backbone, base: str = BASE, is_reference: bool = False) -> Item:
-    pair = encode_pair(backbone.pipe.tokenizer, base, "sunglasses")
-    generator = torch.Generator().manual_seed(len(base))
-    features = torch.nn.functional.normalize(torch.randn(2, 24, generator=generator), dim=-1)
-    distances = torch.rand(len(pair.phrases), generator=generator)
-    latents = torch.randn(4, 8, 8, generator=generator)
-    base_hidden, complete = encode_text(backbone.pipe, torch.stack([pair.base_ids, pair.complete_ids]))
-    return Item(latents, pair, base_hidden, complete, distances, features[0], features[1], is_reference=is_reference)
-
-
-def step(backbone: Backbone, batch: Batch, timestep: int = 300, config: TrainConfig = ALL) -> Step:
+def step(backbone: Backbone, batch: Batch, timestep: int = 300, config: TrainConfig = EVERY_TERM) -> Step:
     noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(1))
     timesteps = torch.full((len(batch),), timestep)
-    with dual_path_step(backbone, batch, noise, timesteps, config) as result:
+    with dual_path_step(backbone, batch, noise, timesteps, config, lambda noisy, _: CONCEPT.expand_as(noisy)) as result:
         return result
 
 
@@ -46,16 +39,16 @@ def means(result: Step) -> dict[str, float]:
 
 
 def test_reference_portraits_do_not_teach_the_target(toy: Backbone) -> None:
-    add_lora(toy.pipe.unet, rank=2)
+    train(toy)
     custom, own = item(toy), replace(item(toy, "a person, smiling"), is_reference=True)
     both = means(step(toy, collate([custom, own], [False, False])))
-    loud = means(step(toy, collate([custom, replace(own, latents=own.latents * 5)], [False, False])))
-    assert loud["denoise"] == pytest.approx(both["denoise"])
-    assert loud["output"] != pytest.approx(both["output"]), "but they are aligned"
-    lonely = step(toy, collate([own, own], [True, False]))
-    assert means(lonely)["denoise"] == 0 and means(lonely)["enhancement"] == 0
-    assert lonely.terms["prior"].applies.tolist() == [True, False]
-    assert lonely.terms["output"].applies.tolist() == [False, True]
+    changed = means(step(toy, collate([custom, replace(own, latents=own.latents * 5)], [False, False])))
+    assert changed["denoise"] == pytest.approx(both["denoise"])
+    assert changed["output"] != pytest.approx(both["output"]), "but they are aligned"
+    without_custom = step(toy, collate([own, own], [True, False]))
+    assert means(without_custom)["denoise"] == 0 and means(without_custom)["enhancement"] == 0
+    assert without_custom.terms["prior"].applies.tolist() == [True, False]
+    assert without_custom.terms["output"].applies.tolist() == [False, True]
 
 
 def test_one_step_predictions_are_trusted_at_low_noise_only(toy: Backbone) -> None:
@@ -70,7 +63,7 @@ def test_a_term_without_a_weight_is_not_computed(toy: Backbone) -> None:
     result = step(toy, collate([item(toy)], [False]), config=TrainConfig(weight_output=1.0))
     assert set(result.terms) == {"denoise", "output"}
     flags = torch.tensor([False, True, True]), torch.tensor([False, False, True]), torch.tensor([900, 100, 100])
-    where = applies(ALL, *flags, 1000)
+    where = applies(EVERY_TERM, *flags, 1000)
     assert {name: items.tolist() for name, items in where.items()} == {
         "denoise": [True, False, False],
         "text": [True, True, False],
@@ -79,35 +72,178 @@ def test_a_term_without_a_weight_is_not_computed(toy: Backbone) -> None:
         "output": [True, True, False],
         "reconstruction": [False, False, True],
         "prior": [False, False, True],
+        "purecc": [True, True, False],
     }
 
 
-def test_the_mean_of_a_term_is_over_the_items_that_it_is_about() -> None:
-    term = Term(torch.tensor([1.0, 2.0, 60.0]), torch.tensor([True, True, False]))
-    assert term.mean().item() == 1.5
-    assert Term(torch.ones(2), torch.zeros(2, dtype=torch.bool)).mean().item() == 0
-
-
 def test_what_the_losses_are_masked_with(toy: Backbone) -> None:
-    with torch.no_grad():
-        for parameter in add_lora(toy.pipe.unet, rank=2):
-            parameter += 0.2
+    train(toy)
     region = torch.zeros(1, 8, 8)
     region[:, :2] = 1
     batch = collate([replace(item(toy), region=region)], [False])
     results = {
-        source: step(toy, batch, config=replace(ALL, map_source=source))
+        source: step(toy, batch, config=replace(EVERY_TERM, map_source=source))
         for source in ("sfcm", "averaged", "token", "given", "none")
     }
     for name in ("output", "text", "fine"):
         for source in ("sfcm", "token", "given"):
             assert means(results["none"])[name] > means(results[source])[name] > 0
     assert len({means(result)["denoise"] for result in results.values()}) == 1
-    allowed = {source: result.allowed for source, result in results.items()}
-    assert torch.equal(allowed["given"], batch.region) and torch.equal(allowed["averaged"], batch.region)  # type: ignore[arg-type]
-    assert allowed["none"].sum() == 0 and 0 < allowed["token"].sum() < 64  # type: ignore[union-attr]
-    masked = step(toy, batch, config=replace(ALL, map_source="given", denoise_outside=0.0))
+    allowed = {source: result.allowed for source, result in results.items() if result.allowed is not None}
+    assert set(allowed) == set(results)
+    assert torch.equal(allowed["given"], batch.region) and torch.equal(allowed["averaged"], batch.region)
+    assert allowed["none"].sum() == 0 and 0 < allowed["token"].sum() < 64
+    masked = step(toy, batch, config=replace(EVERY_TERM, map_source="given", denoise_outside=0.0))
     assert means(masked)["denoise"] != pytest.approx(means(results["given"])["denoise"])
+
+
+#: Forward passes of the UNet in one step of stage 2, in order, for every recipe that has a stage 2.
+BOTH = ["reference, recorded", "response, recorded"]
+PASSES = {
+    "prior-preservation": ["response"],
+    "given-mask": ["reference", "response"],
+    "purecc": ["extractor", "extractor", "reference", "response"],
+    "paper": BOTH,
+    "paper-sum": BOTH,
+    "paper-weights": BOTH,
+    "spf": BOTH,
+    "spf-no-text": BOTH,
+    "spf-no-fine": BOTH,
+    "spf-no-enhancement": BOTH,
+    "spf-no-map": BOTH,
+    "spf-soft-map": BOTH,
+    "spf-step-map": BOTH,
+    "spf-token-map": BOTH,
+    # Changes that leave less to compute.
+    "spf,weight_text=0,weight_fine=0": ["reference", "response"],
+    "spf-step-map,weight_text=0,weight_fine=0": ["reference, recorded", "response"],
+    "spf-token-map,weight_text=0,weight_fine=0": ["reference", "response, recorded"],
+    "spf,weight_text=0,weight_fine=0,weight_output=0,weight_reconstruction=0": ["response"],
+    "paper,weight_text=0,weight_fine=0": ["response"],
+}
+#: Those that make a control map in the step itself.
+MAKES_A_MAP = {"paper", "paper-sum", "paper-weights", "spf-step-map", "spf-step-map,weight_text=0,weight_fine=0"}
+
+
+def test_every_recipe_with_a_stage_2_is_counted() -> None:
+    assert {name for name, config in RECIPES.items() if config.stage2_steps} == {n for n in PASSES if "," not in n}
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_a_recipe_computes_only_what_its_terms_need(toy: Backbone, name: str) -> None:
+    config = recipe(name)
+    trained = train(toy, config.trainable)
+    extractor = Extractor(toy, trained, trained.state(), "sunglasses")
+    batch = collate([item(toy), item(toy, "a person, smiling", is_reference=True)], [False, True])
+    passes: list[str] = []
+
+    def watch(unet: UNet2DConditionModel, _: object, options: dict[str, Tensor]) -> None:
+        text = options["encoder_hidden_states"]
+        known = {"reference": batch.base, "response": batch.complete}
+        path = next((path for path, given in known.items() if torch.equal(text, given)), "extractor")
+        layers = [layer for key, layer in unet.named_modules() if key.endswith("attn2")]
+        recorded = {isinstance(layer.processor, _Recorder) for layer in layers}
+        assert len(recorded) == 1
+        passes.append(path + ", recorded" * recorded.pop())
+
+    toy.pipe.unet.register_forward_pre_hook(watch, with_kwargs=True)
+    noise, timesteps = torch.randn(batch.latents.shape), torch.tensor([300, 300])
+    with dual_path_step(toy, batch, noise, timesteps, config, extractor) as result:
+        gradients(torch.stack([term.mean() for term in result.terms.values()]).sum(), trained)
+    assert passes == PASSES[name]
+    assert (result.control is not None) == (name in MAKES_A_MAP)
+
+
+@pytest.mark.parametrize("source", MAPS)
+def test_a_term_has_the_same_value_whatever_else_is_computed(toy: Backbone, source: str) -> None:
+    train(toy)
+    region = (torch.arange(64).reshape(1, 8, 8) % 8 < 4).float()
+    custom = replace(item(toy), region=region)
+    batch = collate([custom, item(toy, "a person, smiling", is_reference=True)], [False, True])
+    everything = replace(EVERY_TERM, map_source=source, denoise_outside=0.5)
+    expected = step(toy, batch, config=everything).terms
+    assert set(expected) == set(WEIGHTS)
+    weights = {field.name: 0.0 for field in fields(TrainConfig) if field.name.startswith("weight_")}
+    for name, option in WEIGHTS.items():
+        alone: dict[str, Any] = {**weights, option: 1.0}
+        found = step(toy, batch, config=replace(everything, **alone)).terms
+        assert list(found) == [name]
+        # Recorded layers compute attention with other kernels: the values agree up to rounding.
+        assert found[name].mean().item() == pytest.approx(expected[name].mean().item(), rel=1e-4)
+        assert expected[name].mean() > 0
+
+
+def test_under_autocast_losses_and_control_map_are_computed_in_float32(toy: Backbone) -> None:
+    """The paths compute in bfloat16; from what they give, everything is as if computed with more digits."""
+    train(toy)
+    batch = collate([item(toy)], [False])
+    noise, timesteps = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(1)), torch.tensor([300])
+    scheduler, config = toy.pipe.scheduler, replace(EVERY_TERM, denoise_outside=0.5)
+    noisy = add_noise(scheduler, batch.latents, noise, timesteps)
+    with autocast("bf16"):
+        result = step(toy, batch, config=config)
+        paths = both_paths(
+            toy, noisy, timesteps, batch.base, batch.complete, record_reference=True, record_response=True
+        )
+        with paths as (reference, response):
+            latents = predicted_latents(scheduler, response.prediction, noisy, timesteps)
+            seen = toy.clip.image_features(toy.decode_preview(latents).float().clamp(-0.2, 1.2))
+    assert {layer.queries.dtype for layer in response.layers.values()} == {torch.bfloat16}
+
+    control = control_map(
+        response.prediction, reference.prediction, reference.layers, batch.phrases, batch.distances, config.control
+    )
+    assert result.control is not None and torch.equal(result.control.phrase_maps, control.phrase_maps)
+    assert torch.equal(result.control.map, control.map) and control.map.dtype == torch.float32
+
+    keep, res, ref = 1 - control.map.double(), response.prediction.double(), reference.prediction.double()
+    pairs = [(response.layers[name], reference.layers[name]) for name in reference.layers]
+
+    def text(tuned: LayerRecord, original: LayerRecord) -> Tensor:
+        mine = tuned.maps[0].double()[..., batch.complete_tokens[0]]
+        other = original.maps[0].double()[..., batch.base_tokens[0]]
+        return (keep.flatten()[None, :, None] * (mine - other)).square().mean()
+
+    def fine(tuned: LayerRecord, original: LayerRecord) -> Tensor:
+        return (keep.flatten()[:, None] * (tuned.inputs[0].double() - original.inputs[0].double())).square().mean()
+
+    error = (res - training_target(scheduler, batch.latents, noise, timesteps).double()).square()
+    weight = (1 - keep + 0.5 * keep).expand_as(error)
+    concept, target = CONCEPT.double(), F.normalize(batch.target_features.double(), dim=-1)
+    portrait = batch.portrait_features.double()
+    strength = ((res - ref) * concept).sum() / concept.square().sum()
+    expected = {
+        "denoise": (error * weight).sum() / weight.sum(),
+        "text": torch.stack([text(*pair) for pair in pairs]).mean(),
+        "fine": torch.stack([fine(*pair) for pair in pairs]).mean(),
+        "output": (keep * (res - ref)).square().mean(),
+        "purecc": (res - ref - strength * concept).square().mean(),
+        "enhancement": 1 - F.cosine_similarity(seen.double() - target, portrait - target).mean(),
+    }
+    for name, value in expected.items():
+        assert result.terms[name].values.dtype == torch.float32
+        assert result.terms[name].values.item() == pytest.approx(value.item(), rel=2e-5), name
+
+
+def test_under_autocast_stage_1_is_computed_in_float32(toy: Backbone) -> None:
+    train(toy)
+    batch, noise, timesteps = collate([item(toy)], [False]), torch.randn(1, 4, 8, 8), torch.tensor([500])
+    target = training_target(toy.pipe.scheduler, batch.latents, noise, timesteps)
+    noisy = add_noise(toy.pipe.scheduler, batch.latents, noise, timesteps)
+    with autocast("bf16"):
+        values = naive_step(toy, batch, noise, timesteps).terms["denoise"].values
+        prediction = toy.pipe.unet(noisy, timesteps, batch.complete).sample
+    assert values.dtype == torch.float32
+    assert values.item() == pytest.approx((prediction.double() - target.double()).square().mean().item(), rel=1e-5)
+
+
+def test_purecc_without_its_extractor_is_refused(toy: Backbone) -> None:
+    batch, config = collate([item(toy)], [False]), TrainConfig(weight_purecc=1.0)
+    with (
+        pytest.raises(ValueError, match="weight_purecc needs concept"),
+        dual_path_step(toy, batch, torch.randn(1, 4, 8, 8), torch.tensor([300]), config),
+    ):
+        pass
 
 
 def test_no_gradient_reaches_the_reference(toy: Backbone) -> None:

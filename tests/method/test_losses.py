@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from spf_lite.method import losses
+from spf_lite.method.losses import Term
 
 
 def rand(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -14,7 +15,39 @@ def test_denoising_is_one_number_per_portrait() -> None:
     assert torch.allclose(losses.denoising(prediction, prediction + 2), torch.full((3,), 4.0))
 
 
-def test_nothing_is_asked_inside_the_control_map() -> None:
+def test_a_masked_denoising_loss_is_a_weighted_mean() -> None:
+    allowed = torch.zeros(1, 1, 4, 4)
+    allowed[..., 0] = 1
+    error = torch.where(allowed > 0, 3.0, 1.0).expand(1, 2, 4, 4)
+    zero = torch.zeros_like(error)
+    assert losses.denoising(error, zero, allowed, 0.0).item() == pytest.approx(9)
+    assert losses.denoising(error, zero, allowed, 0.5).item() == pytest.approx((9 * 1 + 1 * 0.5 * 3) / (1 + 0.5 * 3))
+    assert losses.denoising(error, zero, allowed, 1.0).item() == pytest.approx((9 + 3) / 4)
+    assert losses.denoising(error, zero, torch.zeros_like(allowed), 0.0).item() == 0, "nothing is learned, no nan"
+
+
+def test_the_objective_weights_and_scales_means_over_the_items_of_each_term() -> None:
+    terms = {
+        "denoise": Term(torch.tensor([1.0, 2.0, 60.0]), torch.tensor([True, True, False])),
+        "output": Term(torch.tensor([4.0, 5.0, 6.0]), torch.tensor([False, False, True])),
+    }
+    factors, counts = {"denoise": 2.0, "output": 0.5}, {"denoise": 2, "output": 1}
+    assert losses.objective(terms, factors, counts).item() == pytest.approx(2 * 1.5 + 0.5 * 6)
+    parts = [
+        {name: Term(term.values[part], term.applies[part]) for name, term in terms.items()}
+        for part in (slice(0, 1), slice(1, 3))
+    ]
+    total = sum(losses.objective(part, factors, counts).item() for part in parts)
+    assert total == pytest.approx(2 * 1.5 + 0.5 * 6), "the objectives of the parts of a batch add up"
+
+
+def test_the_mean_of_a_term_is_over_the_items_that_it_applies_to() -> None:
+    term = Term(torch.tensor([1.0, 2.0, 60.0]), torch.tensor([True, True, False]))
+    assert term.mean().item() == 1.5
+    assert Term(torch.ones(2), torch.zeros(2, dtype=torch.bool)).mean().item() == 0
+
+
+def test_differences_inside_the_control_map_cost_nothing() -> None:
     control = torch.zeros(1, 1, 4, 4)
     control[..., :2] = 1
     keep = losses.outside(control, (4, 4))
@@ -28,13 +61,13 @@ def test_nothing_is_asked_inside_the_control_map() -> None:
     assert losses.text_consistent(changed, maps, keep, torch.ones(1, 3)).item() == 0
 
 
-def test_the_map_is_shrunk_to_the_layer_by_averaging() -> None:
+def test_the_map_is_resized_to_the_layer_by_averaging() -> None:
     control = torch.zeros(1, 1, 8, 8)
     control[..., ::2] = 1
     assert torch.allclose(losses.outside(control, (4, 4)), torch.full((1, 16), 0.5), atol=0.2)
 
 
-def test_filled_up_tokens_do_not_count() -> None:
+def test_padding_tokens_of_the_batch_do_not_count() -> None:
     response, reference = torch.ones(1, 2, 4, 3), torch.zeros(1, 2, 4, 3)
     keep = torch.ones(1, 4)
     full = losses.text_consistent(response, reference, keep, torch.ones(1, 3))
@@ -69,23 +102,3 @@ def test_no_gradient_reaches_a_target(name: str) -> None:
     to_response, to_reference = torch.autograd.grad(value.sum(), [response, reference], allow_unused=True)
     assert to_response is not None and to_response.abs().sum() > 0
     assert to_reference is None
-
-
-def test_purecc_forgives_what_the_target_adds_and_nothing_else() -> None:
-    generator = torch.Generator().manual_seed(0)
-    base, concept, other = (torch.randn(2, 4, 3, 3, generator=generator) for _ in range(3))
-    # Whatever lies along the concept is free, however much of it there is.
-    assert torch.allclose(losses.purecc(base + 2.5 * concept, base, concept), torch.zeros(2), atol=1e-6)
-    # The rest costs its mean square.
-    along = (other * concept).sum(dim=(1, 2, 3), keepdim=True) / concept.square().sum(dim=(1, 2, 3), keepdim=True)
-    rest = other - along * concept
-    found = losses.purecc(base + 0.7 * concept + rest, base, concept)
-    assert torch.allclose(found, rest.square().flatten(1).mean(dim=1), rtol=1e-4)
-
-
-def test_purecc_has_no_gradient_to_its_goal() -> None:
-    generator = torch.Generator().manual_seed(0)
-    response, base, concept = (torch.randn(2, 4, 3, 3, generator=generator).requires_grad_() for _ in range(3))
-    losses.purecc(response, base, concept).sum().backward()
-    assert base.grad is None and concept.grad is None
-    assert response.grad is not None and response.grad.abs().sum() > 0

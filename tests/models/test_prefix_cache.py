@@ -13,7 +13,7 @@ from spf_lite.models.adapters import add_lora
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.prefix_cache import before_cross_attention, shared_prefix
 
-from ..method.test_dual_path import ALL, item
+from ..method.conftest import ALL, item
 
 
 def late_unet() -> UNet2DConditionModel:
