@@ -52,7 +52,11 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--method", default="spf", help="a recipe of spf_lite/methods.py: naive, spf, ...")
     train.add_argument("--captions", choices=["named", "silent"], default="named")
     train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
+    again = train.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
+    again.add_argument("--extend", action="store_true", help="go on from the checkpoint of a run with fewer steps")
+    again.add_argument("--overwrite", action="store_true", help="replace the run in the output folder by a new one")
+    train.add_argument("--from-adapter", type=Path, help="start from this LoRA: a folder or a safetensors file")
     train.add_argument(
         "--set",
         dest="changes",
