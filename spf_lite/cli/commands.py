@@ -115,8 +115,9 @@ def train(options: Namespace) -> int:
         ),
         config,
         options.output,
+        initial_adapter=options.from_adapter,
     )
-    trainer.fit(resume=options.resume)
+    trainer.fit(resume=options.resume, overwrite=options.overwrite, extend=options.extend)
     trainer.export(options.output / "adapter")
     if trainer.accelerator.is_main_process:
         logger.info("wrote %s", options.output / "adapter")

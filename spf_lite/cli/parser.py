@@ -45,7 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     train.set_defaults(run=run.train)
     train.add_argument(
-        "custom_set", type=kinds.input_path, help="folder with images and metadata.jsonl, metadata.csv, or a .txt beside each"
+        "custom_set",
+        type=kinds.input_path,
+        help="folder of images with metadata.jsonl, metadata.csv or .txt captions",
     )
     train.add_argument("output", type=kinds.output_folder, help="checkpoints, log and the exported adapter")
     train.add_argument("--model", default="tiny")
@@ -66,7 +68,11 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--background", default="white", help="colour that transparent pictures are composed on")
     train.add_argument("--alpha-as-mask", action="store_true", help="the target may act where a picture is opaque")
     train.add_argument("--seed", type=kinds.seed, default=0)
-    train.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
+    again = train.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
+    again.add_argument("--extend", action="store_true", help="go on from the checkpoint of a run with fewer steps")
+    again.add_argument("--overwrite", action="store_true", help="replace the run in the output folder by a new one")
+    train.add_argument("--from-adapter", type=kinds.input_path, help="a LoRA to start from: folder or file")
     train.add_argument(
         "--set",
         dest="changes",

@@ -28,6 +28,7 @@ from spf_lite.evaluation.report import (
     measure,
 )
 from spf_lite.evaluation.statistics import Estimate, bootstrap
+from spf_lite.files import write_file
 from spf_lite.models.adapters import ADAPTER_FILE, load_adapter
 from spf_lite.models.backbone import load
 from spf_lite.models.sampling import sample
@@ -81,7 +82,8 @@ def train_row(method: str, target: str, seed: int, folder: Path, captions: str) 
     if not (path / "adapter" / ADAPTER_FILE).exists():
         custom = CustomSet.load(DATA_SAMPLES / "custom" / target, captions)
         trainer = DualPathTrainer(load("tiny"), custom, config, path)
-        (path / CAPTIONS).write_text(captions + "\n")
+        path.mkdir(parents=True, exist_ok=True)
+        write_file(path / CAPTIONS, captions + "\n")
         trainer.fit(resume=True)
         trainer.export(path / "adapter")
     return path
@@ -99,10 +101,7 @@ def measure_row(method: str, seed: int, path: Path, portraits: EvaluationSet) ->
     report = measure(backbone, load_judge(backbone), portraits)
     add_measures(path / "adapter", {name: str(value) for name, value in report.estimates().items()})
     row = Row(method, portraits.target, seed, report)
-    # Written beside and renamed: a row that is there is whole.
-    half = done.with_suffix(".tmp")
-    half.write_text(row.to_json())
-    half.replace(done)
+    write_file(done, row.to_json())
     return row
 
 

@@ -21,9 +21,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from spf_lite.files import write_files
 from spf_lite.tiny_world.portraits import ATTRIBUTES, get_target
 from spf_lite.tiny_world.rendering import PARTS
 
@@ -156,8 +157,8 @@ class Judge:
         """Write ``config.json`` and ``model.safetensors``."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps({"net": self.net.config, "heads": HEADS}, indent=2) + "\n")
-        save_file(self.net.state_dict(), folder / "model.safetensors")
+        config = json.dumps({"net": self.net.config, "heads": HEADS}, indent=2) + "\n"
+        write_files({folder / "config.json": config, folder / "model.safetensors": save(self.net.state_dict())})
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image], batch_size: int = 64) -> Verdict:

@@ -10,7 +10,6 @@ Three splits, each a function of its name and chunk number alone:
 from __future__ import annotations
 
 import multiprocessing
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from spf_lite.files import replacing
 from spf_lite.tiny_world.portraits import TARGETS, Portrait, random_portrait
 from spf_lite.tiny_world.rendering import part_mask, render
 
@@ -50,10 +50,8 @@ def _render_chunk(job: tuple[str, int], folder: Path, size: int) -> None:
     arrays: dict[str, NDArray[np.uint8]] = {"images": np.stack([np.asarray(render(p, size)) for p in drawn])}
     if split != "base":
         arrays["masks"] = np.stack([part_mask(p, MASK_SIZE) for p in drawn])
-    partial_path = path.with_suffix(f".{os.getpid()}.tmp")
-    with partial_path.open("wb") as file:
+    with replacing(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    partial_path.replace(path)
 
 
 def build(folder: Path, size: int = 128, workers: int = 2) -> None:

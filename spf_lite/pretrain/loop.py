@@ -21,6 +21,8 @@ import torch.distributed as dist
 from torch import nn
 from tqdm.auto import tqdm
 
+from spf_lite.files import replacing
+
 logger = logging.getLogger(__name__)
 
 
@@ -118,19 +120,16 @@ def fit(name: str, model: nn.Module, step: Step, schedule: Schedule, folder: Pat
     def save(done: int) -> None:
         if rank > 0:
             return
-        temporary = path.with_suffix(".tmp")
-        torch.save(
-            {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "average": average,
-                "step": done,
-                "seconds": seconds,
-                "schedule": asdict(schedule),
-            },
-            temporary,
-        )
-        temporary.replace(path)
+        state = {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "average": average,
+            "step": done,
+            "seconds": seconds,
+            "schedule": asdict(schedule),
+        }
+        with replacing(path) as file:
+            torch.save(state, file)
 
     model.train()
     last = saved = time.monotonic()

@@ -8,10 +8,14 @@ from pathlib import Path
 
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
+from safetensors.torch import save
 from torch import Tensor
 
 from spf_lite.config import WEIGHTS, TrainConfig
 from spf_lite.data.custom_set import CustomSet
+from spf_lite.files import read_text, write_files
+from spf_lite.models.adapters import ADAPTER_FILE
+from spf_lite.training.loss_meter import check_finite
 
 CARD, CONFIG, MEASURES = "README.md", "config.json", "measures.json"
 
@@ -21,22 +25,43 @@ def write_adapter(
 ) -> Path:
     """Write ``pytorch_lora_weights.safetensors``, ``config.json`` and ``README.md``.
 
+    An adapter that is there already stays as it is until all three are whole on the disk.
+
     Args:
         folder: made if it is not there.
         layers: from :meth:`spf_lite.models.trainable.Trainable.lora_layers`.
         config: of the run.
-        custom_set: what was learned.
+        custom_set: what the adapter was trained on.
         base_model: folder or hub id of the model that it fits.
+
+    Raises:
+        TrainingDivergedError: if a low-rank factor is not finite.
+        OSError: if the folder cannot be written; the message names the file.
     """
+    check_finite(layers, f"nothing is exported to {folder}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(config.to_json())
-    # A folder on somebody's disk means nothing to others: its name has to do.
+    # The folder's name on this computer means nothing to others and may hold a user's name.
     name = Path(base_model).name if Path(base_model).exists() else base_model
-    (folder / CARD).write_text(_card(config, custom_set, name))
-    # Last: where the weights are, the adapter is whole.
-    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=convert_state_dict_to_diffusers(layers))
+    # Weights last: where they are, the adapter is whole.
+    write_files(
+        {
+            folder / CONFIG: config.to_json(),
+            folder / CARD: _card(config, custom_set, name),
+            folder / ADAPTER_FILE: _safetensors(folder, layers),
+        }
+    )
     return folder
+
+
+def remove_adapter(folder: str | Path) -> None:
+    """Delete what :func:`write_adapter` and :func:`add_measures` wrote, weights first, and nothing else."""
+    folder = Path(folder)
+    if (folder / ADAPTER_FILE).is_file():
+        for name in (ADAPTER_FILE, CARD, CONFIG, MEASURES):
+            (folder / name).unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def add_measures(folder: str | Path, measures: Mapping[str, str]) -> None:
@@ -48,12 +73,32 @@ def add_measures(folder: str | Path, measures: Mapping[str, str]) -> None:
 
     Raises:
         FileNotFoundError: if there is no card.
+        ValueError: if the card is no UTF-8 text.
+        OSError: if the folder cannot be written; the card is as it was.
     """
     path = Path(folder) / CARD
-    card = path.read_text().split("\n## Measures\n")[0].rstrip("\n")
+    card = read_text(path).split("\n## Measures\n")[0].rstrip("\n")
     rows = "\n".join(f"| {name} | {value} |" for name, value in measures.items())
-    path.write_text(f"{card}\n\n## Measures\n\n| measure | value [95 % interval] |\n|---|---|\n{rows}\n")
-    (Path(folder) / MEASURES).write_text(json.dumps(dict(measures), indent=2) + "\n")
+    write_files(
+        {
+            path: f"{card}\n\n## Measures\n\n| measure | value [95 % interval] |\n|---|---|\n{rows}\n",
+            Path(folder) / MEASURES: json.dumps(dict(measures), indent=2) + "\n",
+        }
+    )
+
+
+def _safetensors(folder: Path, layers: dict[str, Tensor]) -> bytes:
+    """The adapter as diffusers writes it, as bytes: its own writer would leave half a file when it is interrupted."""
+    written: list[bytes] = []
+
+    def keep(tensors: dict[str, Tensor], path: str) -> None:
+        written.append(save(tensors, metadata={"format": "pt"}))
+
+    StableDiffusionPipeline.save_lora_weights(
+        folder, unet_lora_layers=convert_state_dict_to_diffusers(layers), save_function=keep
+    )
+    (content,) = written
+    return content
 
 
 def _card(config: TrainConfig, custom_set: CustomSet, base_model: str) -> str:
@@ -78,6 +123,6 @@ Teaches "{custom_set[0].target_text}" to `{base_model}`, trained with SPF-Lite, 
 
 ## Limits
 
-What the portraits of the set have in common besides the target may have been learned with it. Portraits of real people
-need their consent.
+The adapter may also have learned spurious attributes: what the portraits of the set have in common besides the target.
+Portraits of real people need their consent.
 """

@@ -1,4 +1,4 @@
-"""The means of a step's loss terms, over all parts and processes, whole and by timestep."""
+"""The means of a step's loss terms, over all parts and processes: over all timesteps, and by range of timesteps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ BINS = 4
 
 
 class TrainingDivergedError(FloatingPointError):
-    """Something is not finite; the message names step, term and timesteps. The last good checkpoint is kept."""
+    """Something is not finite; the message says what, and at which step. The last good checkpoint is kept."""
+
+
+def check_finite(tensors: Mapping[str, Tensor], when: str) -> None:
+    """Raise :class:`TrainingDivergedError` if a tensor is not finite; the message begins with ``when``."""
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise TrainingDivergedError(f"{when}: {name} is not finite")
 
 
 class LossMeter:
@@ -31,7 +38,7 @@ class LossMeter:
         self.sums = torch.zeros(len(self.names), BINS, 2, dtype=torch.float64)
 
     def add(self, step: int, terms: Mapping[str, Term], timesteps: Tensor) -> None:
-        """Take in one part of the batch.
+        """Add one part of the batch.
 
         Raises:
             TrainingDivergedError: if a value is not finite.
@@ -47,7 +54,7 @@ class LossMeter:
             self.sums[row, :, 1].index_add_(0, bins[chosen], torch.ones_like(values[chosen]))
 
     def reduce(self, accelerator: Accelerator) -> None:
-        """Add up what all processes have seen."""
+        """Sum over all processes."""
         if accelerator.num_processes > 1:
             self.sums = accelerator.reduce(self.sums.to(accelerator.device), reduction="sum").cpu()
 
@@ -57,7 +64,7 @@ class LossMeter:
         return {name: (total / max(count, 1)) for name, (total, count) in zip(self.names, totals.tolist(), strict=True)}
 
     def by_timestep(self) -> dict[str, list[float | None]]:
-        """The same in each range of timesteps, from little noise to much; None where nothing was drawn."""
+        """The same in each range of timesteps, from little noise to much; None where there was no item."""
         return {
             name: [total / count if count else None for total, count in row]
             for name, row in zip(self.names, self.sums.tolist(), strict=True)

@@ -1,80 +1,64 @@
 """The trainer: stage 1 (ordinary fine-tuning), stage 2 (dual path), from the first step to the exported adapter.
 
-Two stages, because the control map is made of the difference between both paths: before the model has learned anything
-of the target that difference is empty, the map is black, and alignment forbids all learning (over-alignment).
-
-A step does not depend on the number of processes, on the parts that each cuts its share into, or on what was drawn
-before. Every process draws the whole batch from the step's own seed and takes its share; means are taken over the whole
-batch. So a run on two processes has the losses of a run on one, and a resumed run those of an uninterrupted one.
+A step does not depend on the number of processes, on the parts that each cuts its share into, or on earlier random
+numbers: each step has its own seed. So a run on two processes has the losses of a run on one, and a resumed run those
+of an uninterrupted one.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from spf_lite.config import WEIGHTS, TrainConfig
-from spf_lite.data.batch import Item, collate
+from spf_lite.config import TrainConfig
+from spf_lite.data.batch import Item
 from spf_lite.data.custom_set import CustomSet, CustomSetError
-from spf_lite.data.draws import Draw, draw
-from spf_lite.data.encoding import check_texts, custom_items, reference_items, reference_latents
-from spf_lite.method.control_map import ControlMap, with_averaged_maps
-from spf_lite.method.dual_path import Step, applies, dual_path_step, naive_step
-from spf_lite.method.losses import objective
-from spf_lite.method.purecc import Extractor
+from spf_lite.data.encoding import custom_items
+from spf_lite.method.control_map import ControlMap
 from spf_lite.models.backbone import Backbone
+from spf_lite.models.fingerprint import backbone_digest, digest_of
+from spf_lite.models.initial_adapter import start_from
 from spf_lite.models.trainable import make_trainable
-from spf_lite.training.checkpoint import RunFolder
+from spf_lite.training.checkpoint import RunFolder, RunFolderError
 from spf_lite.training.export import write_adapter
-from spf_lite.training.loss_meter import LossMeter, TrainingDivergedError
-from spf_lite.training.scales import term_scales
-from spf_lite.training.schedule import accelerator_for, learning_rates
+from spf_lite.training.identity import RunIdentity
+from spf_lite.training.interrupts import interrupt_afterwards
+from spf_lite.training.loss_meter import check_finite
+from spf_lite.training.optimisation import Optimisation
+from spf_lite.training.passes import Passes
+from spf_lite.training.schedule import accelerator_for
+from spf_lite.training.stage2 import Stage2, checked_reference_texts, prepared, restored
+from spf_lite.training.step import OnStep, TrainResult, training_step
 
-#: How many batches the sizes of the loss terms are measured on when stage 2 begins.
-SCALE_BATCHES = 10
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run leaves.
-
-    Attributes:
-        history: one dictionary per step, the lines of the log.
-        cpu_seconds: processor time of this process, over all sessions of a resumed run. Wall-clock time would mostly
-            say what else the machine was doing.
-    """
-
-    history: list[dict[str, Any]]
-    cpu_seconds: float
-
-
-OnStep = Callable[[int, ControlMap | None], None]
+logger = logging.getLogger(__name__)
 
 
 class DualPathTrainer:
     """Fine-tune a backbone on a custom set.
 
     Args:
-        backbone: gets what is trained; with that taken back it is the reference.
+        backbone: gets what is trained; with that switched off it is the reference.
         custom_set: the portraits that show the target.
         config: the run.
         output_dir: for checkpoints and the log; None keeps everything in memory.
         reference_texts: base texts (or pairs of base text and the phrase that the target replaces) for which the
-            reference draws its portraits; default: the set's own references, or else its base texts.
+            reference path samples its portraits; default: the set's own references, or else its base texts.
         accelerator: of processes, device and precision; default: one that fits backbone and configuration.
+        initial_adapter: a LoRA in diffusers' format, of the configuration's rank, to start from; default: low-rank
+            factors that change nothing yet.
 
     Raises:
-        PromptError: if a text of the set does not fit the model.
+        PromptError: if a text of the set or a reference text does not fit the model.
         CustomSetError: if the configuration asks for masks and the set has none.
+        BackboneError: if the initial adapter does not fit.
         ValueError: if the batch cannot be shared out between the processes and their parts, or the model has weights of
             16 bits and the configuration computes in 32.
         OSError: if the output folder cannot be written or has no room, before any training.
@@ -88,80 +72,94 @@ class DualPathTrainer:
         output_dir: str | Path | None = None,
         reference_texts: Sequence[tuple[str, str | None]] | None = None,
         accelerator: Accelerator | None = None,
+        initial_adapter: str | Path | None = None,
     ) -> None:
         self.backbone, self.config, self.custom_set = backbone, config, custom_set
-        self.device = torch.device(backbone.pipe.device)
-        self.accelerator = accelerator or accelerator_for(config, self.device)
-        self.parts = self.accelerator.num_processes * config.gradient_accumulation
-        if config.batch_size % self.parts:
-            raise ValueError(
-                f"batch_size={config.batch_size} cannot be shared out evenly between {self.accelerator.num_processes} "
-                f"processes with {config.gradient_accumulation} parts each"
-            )
-        if backbone.pipe.unet.dtype != torch.float32 and self.accelerator.mixed_precision == "no":
-            raise ValueError(f"weights of {backbone.pipe.unet.dtype} want mixed_precision=fp16 or bf16, and it is 'no'")
+        unet = backbone.pipe.unet
+        self.accelerator = accelerator or accelerator_for(config, torch.device(backbone.pipe.device))
+        self.passes = Passes(backbone, config, self.accelerator)
         if config.map_source == "given" and any(example.mask is None for example in custom_set):
             raise CustomSetError(f"{custom_set.folder}: map_source='given' needs a mask_file in every line")
-        own = custom_set.references or [(e.base_text, e.replaces) for e in custom_set]
-        self.reference_texts = list(reference_texts or own)
+        self.reference_texts = checked_reference_texts(backbone, custom_set, config, reference_texts)
         self.num_train_timesteps = int(backbone.pipe.scheduler.config.num_train_timesteps)
-        check_texts(backbone, self.reference_texts, custom_set[0].target_text)
-        self.custom = custom_items(backbone, custom_set, enhance=config.weight_enhancement > 0)
-        self.references: list[Item] = []
-        self.trained = make_trainable(config.trainable, backbone.pipe.unet, config.rank, config.seed, config.steps)
+        self.stage2 = Stage2(custom_items(backbone, custom_set, enhance=config.weight_enhancement > 0))
+        model = "" if output_dir is None else backbone_digest(backbone, enhance=config.weight_enhancement > 0)
+        self.trained = make_trainable(config.trainable, unet, config.rank, config.seed, config.steps)
+        started = None if initial_adapter is None else digest_of(start_from(self.trained, initial_adapter).items())
         backbone.trainable, self.parameters = self.trained, self.trained.parameters
         if config.gradient_checkpointing:
-            backbone.pipe.unet.enable_gradient_checkpointing()
-            backbone.pipe.unet.train()  # without dropout that changes nothing else
-        adam = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=0.0)
-        self.scheduler = learning_rates(adam, config)
-        self.optimizer = self.accelerator.prepare_optimizer(adam)
-        # Weights, both of Adam's moments, and for PureCC the extractor: four times the parameters at most.
-        room = 4 * sum(parameter.numel() * parameter.element_size() for parameter in self.parameters)
-        main = self.accelerator.is_main_process
-        self.folder = None if output_dir is None else RunFolder(output_dir, config, room, writes=main)
-        self.scales: dict[str, float] = {}
-        self.extractor: Extractor | None = None
+            unet.enable_gradient_checkpointing()
+            unet.train()  # without dropout that changes nothing else
+        self.optimisation = Optimisation(self.trained, config, self.accelerator)
+        self.folder = None
+        if output_dir is not None:
+            identity = RunIdentity.of(config, custom_set, self.reference_texts, model, started, unet.dtype)
+            # Weights, both of Adam's moments, and for PureCC the extractor: four times the parameters at most.
+            room = 4 * sum(parameter.numel() * parameter.element_size() for parameter in self.parameters)
+            self.folder = RunFolder(output_dir, identity, room, writes=self.accelerator.is_main_process)
         self.step, self.cpu_seconds = 0, 0.0
         self.history: list[dict[str, Any]] = []
+        self._began, self._saved = False, -1
 
-    def fit(self, resume: bool = False, on_step: OnStep | None = None, progress: bool = True) -> TrainResult:
-        """Train to the end.
+    @property
+    def custom(self) -> list[Item]:
+        """The portraits of the custom set, encoded; in stage 2 with their averaged maps."""
+        return self.stage2.custom
+
+    @property
+    def scales(self) -> dict[str, float]:
+        """The factor that brings each loss term of stage 2 to the size of the denoising term."""
+        return self.stage2.scales
+
+    def fit(
+        self,
+        resume: bool = False,
+        on_step: OnStep | None = None,
+        progress: bool = True,
+        *,
+        overwrite: bool = False,
+        extend: bool = False,
+    ) -> TrainResult:
+        """Train to the end. A trainer that is at the end returns its result; one that was interrupted goes on.
+
+        A keyboard interrupt saves a checkpoint before it ends training.
 
         Args:
             resume: continue from the checkpoint in the output folder, if there is one: the same losses, to the last
-                digit, as without the interruption. Without it, the folder's former run is overwritten.
+                digit, as without the interruption.
             on_step: called after every step with its number and control map.
             progress: show a bar.
+            overwrite: take the place of the run that the output folder holds. Its files stay until this run's first
+                checkpoint is whole.
+            extend: continue from the checkpoint of a run that differs in nothing but fewer steps.
 
         Raises:
+            RunFolderError: if the output folder holds a run and neither option is given, if that run is another one, or
+                if another process trains there. Nothing was changed on the disk.
             TrainingDivergedError: if a loss or the gradient is not finite.
+            OSError: if a checkpoint or the log cannot be written.
         """
-        self._begin(resume)
-        began = time.process_time() - self.cpu_seconds
-        hidden = not progress or not self.accelerator.is_main_process
-        with tqdm(total=self.config.steps, initial=self.step, disable=hidden, desc="fine-tune", mininterval=1) as bar:
-            while self.step < self.config.steps:
-                if self.step >= self.config.stage1_steps and not self.scales:
-                    self._begin_stage_two()
-                line, terms, control = self._one_step()
-                self.history.append(line)
-                if self.folder:
-                    self.folder.log(line)
-                bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
-                bar.update()
-                self.cpu_seconds = time.process_time() - began
-                if on_step:
-                    on_step(self.step, control)
-                self.step += 1
-                if self.folder and (self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps):
-                    self.folder.save(self.state_dict())
+        if self.optimisation.updating:
+            raise RunFolderError("this trainer was interrupted within an update: make a new one and resume")
+        with self._folder_in_use(resume, overwrite, extend):
+            if self.step == self.config.steps:
+                logger.info("all %d steps are made: there is nothing left to do", self.step)
+            try:
+                self._train(on_step, hidden=not progress or not self.accelerator.is_main_process)
+            except KeyboardInterrupt:
+                if not self.optimisation.updating:
+                    self._save()
+                raise
         return TrainResult(self.history, self.cpu_seconds)
 
     def export(self, folder: str | Path) -> Path:
         """Write the adapter as an ordinary diffusers LoRA, with configuration and model card beside it.
 
         ``StableDiffusionPipeline.load_lora_weights(folder)`` loads it in any tool.
+
+        Raises:
+            TrainingDivergedError: if what was trained is not finite.
+            OSError: if the folder cannot be written; an adapter that was there is as it was.
         """
         if self.accelerator.is_main_process:
             write_adapter(folder, self.trained.lora_layers(), self.config, self.custom_set, self.backbone.spec.source)
@@ -169,21 +167,11 @@ class DualPathTrainer:
         return Path(folder)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the rest of the run depends on: tensors and plain values, so that ``torch.load`` runs no code.
-
-        The random state is the seed and the step.
-        """
-        scaler = self.accelerator.scaler
-        averaged = self.config.map_source == "averaged" and self.scales
+        """All that the rest of the run depends on, as tensors and plain values. The random state is seed and step."""
         return {
             "trained": self.trained.state(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": None if scaler is None else scaler.state_dict(),
-            "scales": self.scales,
-            "extractor": self.extractor.state if self.extractor else None,
-            "references": [item.latents for item in self.references],
-            "regions": [item.region for item in (*self.custom, *self.references)] if averaged else [],
+            **self.optimisation.state_dict(),
+            **self.stage2.state_dict(averaged=self.config.map_source == "averaged"),
             "step": self.step,
             "cpu_seconds": self.cpu_seconds,
         }
@@ -191,133 +179,70 @@ class DualPathTrainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Bring a trainer that has not begun to where :meth:`state_dict` was taken."""
         self.trained.restore(state["trained"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.scales, self.step, self.cpu_seconds = state["scales"], state["step"], state["cpu_seconds"]
-        if state["extractor"]:
-            self.freeze_extractor(state["extractor"])
-        if state["references"]:
-            latents = state["references"]
-            self.references = reference_items(self.backbone, self.reference_texts, latents, self.custom[0])
-        if state["regions"]:
-            everyone = zip((*self.custom, *self.references), state["regions"], strict=True)
-            mapped = [replace(item, region=region) for item, region in everyone]
-            self.custom, self.references = mapped[: len(self.custom)], mapped[len(self.custom) :]
-
-    # -- one step ------------------------------------------------------------------------------------------------------
-
-    def _one_step(self) -> tuple[dict[str, Any], dict[str, float], ControlMap | None]:
-        """One step of the optimiser; returns its line of the log, the terms' means, and the last control map."""
-        whole = draw(self.config, self.step, self.custom, self.references, self.num_train_timesteps)
-        in_stage2 = self.step >= self.config.stage1_steps
-        counts = self._counts(whole) if in_stage2 else {"denoise": self.config.batch_size}
-        tally = LossMeter(list(counts), self.num_train_timesteps)
-        control = None
-        self.optimizer.zero_grad(set_to_none=True)
-        for piece in self._pieces(whole):
-            with self._run(piece, in_stage2) as step:
-                tally.add(self.step, step.terms, piece.timesteps)
-                factors = {name: self._factor(name) for name in step.terms}
-                loss = objective(step.terms, factors, counts)
-                penalty = self.trained.penalty()
-                self.accelerator.backward(loss if penalty is None else loss + penalty / self.parts)
-            control = step.control
-        tally.reduce(self.accelerator)
-        means = tally.means()
-        line = {
-            "step": self.step,
-            "stage": 2 if in_stage2 else 1,
-            "timesteps": whole.timesteps.tolist(),
-            "learning_rate": self.scheduler.get_last_lr()[0],
-            **means,
-            "loss": sum(self._factor(name) * value for name, value in means.items()),
-            "by_timestep": tally.by_timestep(),
-        }
-        self._update(whole.timesteps.tolist())
-        return line, means, control
-
-    def _factor(self, name: str) -> float:
-        """What a term counts in the sum: in stage 1 there is one, later its weight and its scale."""
-        return self.config.weight(name) * self.scales[name] if self.step >= self.config.stage1_steps else 1.0
-
-    def _update(self, timesteps: list[int]) -> None:
-        """Sum the gradients of all processes, clip, move."""
-        if self.accelerator.num_processes > 1:
-            for parameter in self.parameters:
-                parameter.grad = self.accelerator.reduce(parameter.grad, reduction="sum")
-        norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-        if self.accelerator.scaler is None and not torch.isfinite(norm):  # a scaler skips such steps by itself
-            raise TrainingDivergedError(f"step {self.step}: the gradient is {norm.item()} at t = {timesteps}")
-        self.optimizer.step()
-        self.scheduler.step()
-        # A scaler that found an infinite gradient has skipped the step: nothing may be learned from it.
-        if not self.optimizer.step_was_skipped:
-            self.trained.after_backward(self.step)
-
-    def _pieces(self, whole: Draw) -> list[Draw]:
-        """This process's share, part by part."""
-        first = self.accelerator.process_index * self.config.gradient_accumulation
-        return [whole.part(first + k, self.parts) for k in range(self.config.gradient_accumulation)]
-
-    def _counts(self, whole: Draw) -> dict[str, int]:
-        """How many items of the whole batch each term is about; at least 1."""
-        again = torch.tensor(whole.reconstruction)
-        where = applies(self.config, whole.is_reference, again, whole.timesteps, self.num_train_timesteps)
-        return {name: max(1, int(items.sum())) for name, items in where.items()}
+        self.optimisation.load_state_dict(state)
+        self.stage2 = restored(state, self.passes, self.trained, self.custom, self.reference_texts)
+        self.step, self._saved, self.cpu_seconds = state["step"], state["step"], state["cpu_seconds"]
 
     @contextmanager
-    def _run(self, piece: Draw, in_stage2: bool) -> Iterator[Step]:
-        batch = collate(piece.items, piece.reconstruction).to(self.device)
-        noise, timesteps = piece.noise.to(self.device), piece.timesteps.to(self.device)
-        with ExitStack() as stack:
-            with self.accelerator.autocast():  # for the way forward, which a dual-path step goes when it is entered
-                if in_stage2:
-                    both = dual_path_step(self.backbone, batch, noise, timesteps, self.config, self.extractor)
-                    step = stack.enter_context(both)
-                else:
-                    step = naive_step(self.backbone, batch, noise, timesteps)
-            yield step
+    def _folder_in_use(self, resume: bool, overwrite: bool, extend: bool) -> Iterator[None]:
+        """Hold the output folder, and take up its checkpoint if the run goes on."""
+        if self.folder is None:
+            yield
+            return
+        if self._began:  # this trainer goes on as it began
+            resume, overwrite = not self.folder.replaces_old_run, self.folder.replaces_old_run
+        self.folder.check(resume, overwrite, extend)
+        with self.folder.in_use():
+            self.folder.check(resume, overwrite, extend)  # once more: a run may have ended here meanwhile
+            self.accelerator.wait_for_everyone()
+            self.folder.begin(overwrite)
+            found = self.folder.load() if (resume or extend) and not self._began else None
+            if found is not None:
+                state, self.history = found
+                self.load_state_dict(state)
+            self._began = True
+            self.accelerator.wait_for_everyone()
+            yield
 
-    # -- between the stages --------------------------------------------------------------------------------------------
+    def _train(self, on_step: OnStep | None, hidden: bool) -> None:
+        began = time.process_time() - self.cpu_seconds
+        with tqdm(total=self.config.steps, initial=self.step, disable=hidden, desc="fine-tune", mininterval=1) as bar:
+            while self.step < self.config.steps:
+                if self.step >= self.config.stage1_steps and not self.scales:
+                    self._begin_stage_two()
+                with interrupt_afterwards():
+                    line, terms, control = self._one_step()
+                    self.cpu_seconds = time.process_time() - began
+                    self.history.append(line)
+                    self.step += 1
+                    self.optimisation.done()
+                if self.folder:
+                    self.folder.log(line)
+                bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
+                bar.update()
+                if on_step:
+                    on_step(self.step - 1, control)
+                if self.step % self.config.checkpoint_every == 0:
+                    self._save()
+        self._save()
+
+    def _save(self) -> None:
+        """Write a checkpoint, unless there is one of this step. A run without a step takes no other's place.
+
+        Raises:
+            TrainingDivergedError: if what was trained is not finite: the last good checkpoint is kept.
+        """
+        check_finite(self.trained.state(), f"before step {self.step}")
+        if self.folder and self._saved != self.step and (self.step or not self.folder.replaces_old_run):
+            self.folder.save(self.state_dict(), self.history)
+        self._saved = self.step
 
     def _begin_stage_two(self) -> None:
-        """Draw the reference's portraits, make the averaged maps, bring the loss terms to one size."""
-        config = self.config
-        if config.reference_portraits:
-            count, seed = config.reference_portraits, config.seed
-            latents = reference_latents(self.backbone, self.reference_texts, count, seed, self.custom)
-            self.references = reference_items(self.backbone, self.reference_texts, latents, self.custom[0])
-        if config.map_source == "averaged":
-            with self.accelerator.autocast():
-                self.custom = with_averaged_maps(self.backbone, self.custom, config)
-                self.references = with_averaged_maps(self.backbone, self.references, config)
-        if config.weight_purecc:
-            self.freeze_extractor({name: value.detach().clone() for name, value in self.trained.state().items()})
-        if not config.scale_terms:
-            self.scales = {name: 1.0 for name in WEIGHTS if config.weight(name)}
-            return
-        ahead = (
-            draw(config, step, self.custom, self.references, self.num_train_timesteps)
-            for step in range(self.step, self.step + SCALE_BATCHES)
-        )
-        pieces = (piece for whole in ahead for piece in self._pieces(whole))
-        self.scales = term_scales(
-            config, pieces, lambda p: self._run(p, in_stage2=True), self.num_train_timesteps, self.accelerator
-        )
+        """Save what stage 1 has trained before, and afterwards what took long to prepare."""
+        self._save()
+        self.stage2 = prepared(self.passes, self.trained, self.custom, self.reference_texts, self.num_train_timesteps)
+        self._saved = -1
+        self._save()
 
-    def freeze_extractor(self, state: dict[str, Tensor]) -> None:
-        """Let PureCC's extractor be the model as ``state`` has it."""
-        target_text = self.custom_set[0].target_text
-        self.extractor = Extractor(self.backbone, self.trained, state, target_text)
-
-    def _begin(self, resume: bool) -> None:
-        """Take up the checkpoint, or start anew."""
-        found = self.folder.load() if self.folder and resume else None
-        if found is not None:
-            state, self.history = found
-            self.load_state_dict(state)
-        elif self.folder:
-            self.folder.clear()
-        self.accelerator.wait_for_everyone()
+    def _one_step(self) -> tuple[dict[str, Any], dict[str, float], ControlMap | None]:
+        return training_step(self.step, self.passes, self.stage2, self.optimisation, self.num_train_timesteps)

@@ -27,7 +27,7 @@ from spf_lite.models.codec import decode_latents, encode_images, to_tensor
 from spf_lite.models.sampling import sample
 from spf_lite.pretrain.check import held_out_accuracy
 from spf_lite.profiling.cost import training_costs
-from spf_lite.training import trainer as training
+from spf_lite.training import stage2
 from spf_lite.training.recipes import recipe
 from spf_lite.training.trainer import DualPathTrainer
 from spf_lite.viz.plots import tinted
@@ -126,7 +126,7 @@ def test_averaged_maps_lie_where_they_were_made(toy: Backbone, three: CustomSet)
 def test_a_run_is_taken_up_and_its_adapter_fits(
     name: str, toy_folders: dict[str, Path], three: CustomSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "SCALE_BATCHES", 1)
+    monkeypatch.setattr(stage2, "SCALE_BATCHES", 1)
     full = recipe(name)
     config = replace(
         full,

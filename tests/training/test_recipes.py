@@ -11,7 +11,7 @@ from spf_lite.config import WEIGHTS, TrainConfig
 from spf_lite.data import encoding as batches
 from spf_lite.data.custom_set import CustomSet, CustomSetError
 from spf_lite.models.sampling import sample
-from spf_lite.training import trainer as training
+from spf_lite.training import stage2
 from spf_lite.training.recipes import RECIPES, STEPS, recipe
 from spf_lite.training.trainer import DualPathTrainer
 
@@ -74,7 +74,7 @@ def test_one_command_trains_every_recipe_and_plain_diffusers_loads_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(batches, "sample", partial(sample, steps=1))
-    monkeypatch.setattr(training, "SCALE_BATCHES", 1)
+    monkeypatch.setattr(stage2, "SCALE_BATCHES", 1)
     known, model = recipe(name), toy_folders["v_prediction"]
     few = {
         "stage1_steps": min(known.stage1_steps, 1),

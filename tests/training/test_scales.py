@@ -6,7 +6,8 @@ import torch
 
 from spf_lite.config import TrainConfig
 from spf_lite.data.draws import Draw
-from spf_lite.method.dual_path import Step, Term
+from spf_lite.method.dual_path import Step
+from spf_lite.method.losses import Term
 from spf_lite.training.scales import term_scales
 
 CONFIG = TrainConfig(weight_text=0.25, weight_output=3.0)
@@ -27,7 +28,7 @@ def scales(sizes: dict[str, list[float]], config: TrainConfig = CONFIG) -> dict[
     def run(drawn: Draw) -> AbstractContextManager[Step]:
         return nullcontext(steps[int(drawn.timesteps[0])])
 
-    return term_scales(config, map(piece, ([k] for k in range(len(steps)))), run, 1000, ALONE)  # type: ignore[arg-type]
+    return term_scales(config, map(piece, ([k] for k in range(len(steps)))), run, 1000, ALONE)
 
 
 def test_every_term_is_brought_to_the_size_of_denoising() -> None:

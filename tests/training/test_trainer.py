@@ -59,10 +59,10 @@ def test_training_lowers_the_loss_on_one_batch(toy: Backbone, custom_set: Custom
 
 def test_both_paths_see_the_same_latents_and_timestep(toy: Backbone, custom_set: CustomSet) -> None:
     trainer = DualPathTrainer(toy, custom_set, replace(FULL, stage1_steps=0, stage2_steps=1))
-    seen: list[tuple[torch.Tensor, torch.Tensor, bool, bool]] = []
+    seen: list[tuple[torch.Tensor, torch.Tensor, bool]] = []
 
     def listen(module: torch.nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]) -> None:
-        seen.append((args[0], args[1], torch.is_grad_enabled(), module._hf_peft_config_loaded))
+        seen.append((args[0], args[1], torch.is_grad_enabled()))
 
     trainer._begin_stage_two()
     toy.pipe.unet.register_forward_pre_hook(listen, with_kwargs=True)
@@ -133,23 +133,23 @@ def test_a_resumed_run_has_the_same_losses_to_the_last_digit(
     other = DualPathTrainer(
         load_toy(toy_folders["v_prediction"]), custom_set, replace(config, learning_rate=0.5), tmp_path / "parts"
     )
-    with pytest.raises(ValueError, match="belongs to a run with another configuration"):
+    with pytest.raises(ValueError, match=r"differs in learning_rate \(0.0015 there, 0.5 here\)"):
         other.fit(resume=True)
 
 
 def test_a_loss_that_is_not_finite_names_step_term_and_timesteps(
     toy: Backbone, custom_set: CustomSet, tmp_path: Path
 ) -> None:
-    trainer = DualPathTrainer(toy, custom_set, SHORT, tmp_path)
+    trainer = DualPathTrainer(toy, custom_set, replace(SHORT, stage1_steps=5), tmp_path)
 
     def poison(step: int, control: object) -> None:
         if step == 2:
             with torch.no_grad():
-                trainer.parameters[0] += float("nan")
+                trainer.parameters[0].fill_(float("nan"))
 
     with pytest.raises(TrainingDivergedError, match=r"step 3: denoise is nan at t = \["):
         trainer.fit(on_step=poison, progress=False)
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2, "the last good checkpoint is kept"
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["state"]["step"] == 2, "the last good one"
 
 
 def test_the_export_is_an_ordinary_diffusers_adapter(
@@ -177,7 +177,7 @@ def test_bad_configurations_and_texts_are_refused(toy: Backbone, custom_set: Cus
         ({"weight_reconstruction": 1.0}, "needs reference_portraits"),
     ):
         with pytest.raises(ValueError, match=message):
-            TrainConfig(**bad)  # type: ignore[arg-type]
+            TrainConfig(**bad)
     long = replace(custom_set.examples[0], base_text=" ".join(["hair"] * 29))
     with pytest.raises(TargetTruncatedError, match="would be truncated"):
         DualPathTrainer(toy, CustomSet(custom_set.folder, (long,), ""), SHORT)
@@ -225,9 +225,9 @@ def test_both_stages_compute_in_sixteen_bits_when_asked_to(
     layer = toy.pipe.unet.conv_out
     layer.register_forward_hook(lambda module, args, output: seen.append(output.dtype) if trainer.history else None)
     trainer.fit(progress=False)
-    drawn = seen.count(torch.float32)  # the reference's portraits are painted as ever
+    sampled = seen.count(torch.float32)  # reference portraits are sampled in 32 bits
     assert set(seen[-4:]) == {torch.bfloat16}, "both paths of the last steps"
-    assert seen.count(torch.bfloat16) >= 2 + 2 * 3 and drawn < len(seen)
+    assert seen.count(torch.bfloat16) >= 2 + 2 * 3 and sampled < len(seen)
 
 
 @pytest.mark.parametrize("kind", ["lora", "adalora"])
@@ -239,7 +239,8 @@ def test_frozen_weights_may_have_sixteen_bits(
 
     def predict() -> torch.Tensor:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            return backbone.pipe.unet(latents, 500, text).sample
+            prediction: torch.Tensor = backbone.pipe.unet(latents, 500, text).sample
+            return prediction
 
     untouched = predict()
     config = replace(FULL, mixed_precision="bf16", map_source="averaged", trainable=kind, learning_rate=1e-2)

@@ -1,0 +1,139 @@
+"""Between the stages: what stage 2 needs and stage 1 does not.
+
+Two stages, because the control map is made of the difference between both paths: before the model has learned anything
+of the target that difference is empty, the map is black, and alignment forbids all learning (over-alignment).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from spf_lite.config import WEIGHTS, TrainConfig
+from spf_lite.data.batch import Item
+from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.draws import draw
+from spf_lite.data.encoding import ReferenceTexts, check_texts, reference_items, reference_latents
+from spf_lite.method.control_map import with_averaged_maps
+from spf_lite.method.purecc import Extractor
+from spf_lite.models.backbone import Backbone
+from spf_lite.models.trainable import Trainable
+from spf_lite.training.loss_meter import check_finite
+from spf_lite.training.passes import Passes
+from spf_lite.training.scales import term_scales
+
+#: How many batches the sizes of the loss terms are measured on when stage 2 begins.
+SCALE_BATCHES = 10
+
+
+def checked_reference_texts(
+    backbone: Backbone, custom_set: CustomSet, config: TrainConfig, given: ReferenceTexts | None
+) -> list[tuple[str, str | None]]:
+    """Base texts of the reference portraits, each with the phrase that the target replaces.
+
+    Args:
+        backbone: whose text encoder they must fit.
+        custom_set: its own references, or else its base texts, are the default.
+        config: whether there are reference portraits.
+        given: instead of the default.
+
+    Raises:
+        PromptError: if one does not fit the text encoder or the target.
+    """
+    texts = list(given or custom_set.references or [(e.base_text, e.replaces) for e in custom_set])
+    if config.reference_portraits:
+        check_texts(backbone, texts, custom_set[0].target_text)
+    return texts
+
+
+@dataclass(frozen=True)
+class Stage2:
+    """What stage 2 works with; before it begins, only the custom set.
+
+    Attributes:
+        custom: the portraits of the custom set, with their averaged maps if the configuration asks for them.
+        references: the reference portraits.
+        scales: what brings each loss term to the size of the denoising term; empty until stage 2 begins.
+        extractor: PureCC's, frozen at the end of stage 1.
+    """
+
+    custom: list[Item]
+    references: list[Item] = field(default_factory=list)
+    scales: dict[str, float] = field(default_factory=dict)
+    extractor: Extractor | None = None
+
+    def state_dict(self, averaged: bool) -> dict[str, Any]:
+        """What a checkpoint needs; ``averaged``: whether the items carry averaged maps."""
+        everyone = (*self.custom, *self.references)
+        return {
+            "scales": self.scales,
+            "extractor": self.extractor.state if self.extractor else None,
+            "references": [item.latents for item in self.references],
+            "regions": [item.region for item in everyone] if averaged and self.scales else [],
+        }
+
+
+def restored(
+    state: dict[str, Any], passes: Passes, trained: Trainable, custom: list[Item], texts: ReferenceTexts
+) -> Stage2:
+    """What :meth:`Stage2.state_dict` was taken of.
+
+    Args:
+        state: from a checkpoint.
+        passes: of this run.
+        trained: what is trained.
+        custom: the custom set, encoded.
+        texts: base texts of the reference portraits.
+    """
+    references: list[Item] = []
+    if state["references"]:
+        references = reference_items(passes.backbone, texts, state["references"], custom[0])
+    if state["regions"]:
+        everyone = zip((*custom, *references), state["regions"], strict=True)
+        mapped = [replace(item, region=region) for item, region in everyone]
+        custom, references = mapped[: len(custom)], mapped[len(custom) :]
+    extractor = None
+    if state["extractor"]:
+        extractor = Extractor(passes.backbone, trained, state["extractor"], custom[0].pair.target_text)
+    return Stage2(custom, references, state["scales"], extractor)
+
+
+def prepared(
+    passes: Passes, trained: Trainable, custom: list[Item], texts: ReferenceTexts, num_train_timesteps: int
+) -> Stage2:
+    """Sample the reference portraits, make the averaged maps, freeze the extractor, bring the loss terms to one size.
+
+    It depends on what is trained, on the configuration and its seed alone: done again after an interruption, it gives
+    the same.
+
+    Raises:
+        TrainingDivergedError: if anything is not finite.
+    """
+    backbone, config = passes.backbone, passes.config
+    check_finite(trained.state(), f"before step {config.stage1_steps}")
+    references: list[Item] = []
+    if config.reference_portraits:
+        latents = reference_latents(backbone, texts, config.reference_portraits, config.seed, custom)
+        check_finite({f"portrait {k}": one for k, one in enumerate(latents)}, "sampling reference portraits")
+        references = reference_items(backbone, texts, latents, custom[0])
+    if config.map_source == "averaged":
+        with passes.accelerator.autocast():
+            custom = with_averaged_maps(backbone, custom, config)
+            references = with_averaged_maps(backbone, references, config)
+    extractor = None
+    if config.weight_purecc:
+        state = {name: value.detach().clone() for name, value in trained.state().items()}
+        extractor = Extractor(backbone, trained, state, custom[0].pair.target_text)
+    if not config.scale_terms:
+        return Stage2(custom, references, {name: 1.0 for name in WEIGHTS if config.weight(name)}, extractor)
+    ahead = (
+        draw(config, config.stage1_steps + k, custom, references, num_train_timesteps) for k in range(SCALE_BATCHES)
+    )
+    scales = term_scales(
+        config,
+        (part for whole in ahead for part in passes.share(whole)),
+        lambda part: passes.run(part, in_stage2=True, extractor=extractor),
+        num_train_timesteps,
+        passes.accelerator,
+    )
+    return Stage2(custom, references, scales, extractor)
