@@ -22,13 +22,15 @@ In the book: :doc:`/05-measuring`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv, stdtr, stdtridf, stdtrit
 
+Name = TypeVar("Name", bound=Hashable)
 #: A table with a smaller range than this is constant: what is left is rounding.
 _ROUNDING = 1e-12
 
@@ -62,34 +64,36 @@ class Estimate:
 def mean_interval(values: ArrayLike, bounds: tuple[float, float] | None = None, level: float = 0.95) -> Estimate:
     """The mean, with an interval for new prompts and, given several training runs, for new runs.
 
-    - Shares (every value 0 or 1) get Clopper and Pearson's interval for the effective number of prompts (Korn and
-      Graubard 1998); for one run, that is their exact interval.
+    - Shares (booleans, or zeros and ones with bounds 0 and 1) get Clopper and Pearson's interval for the effective
+      number of prompts (Korn and Graubard 1998); for one run, that is their exact interval.
     - A constant table has no variance to estimate. Its interval follows from the bounds: if N prompts all gave c, at
       least a share of ``((1 - level) / 2) ** (1 / N)`` of all prompts does, and the rest lies within the bounds.
-      Without bounds the interval is infinite.
+      Without bounds it is the value itself, which claims too much: give bounds.
     - One prompt says nothing of others: the interval is all that the bounds allow.
 
     Args:
         values: (N,), one number for each of N independent prompts after one training run. Or (S, N), the same N prompts
             after each of S training runs.
-        bounds: lowest and highest possible value. The interval does not leave them. Default: (0, 1) for shares, none
+        bounds: lowest and highest possible value. The interval does not leave them. Default: 0 and 1 for booleans, none
             otherwise.
         level: of the interval.
 
     Raises:
         ValueError: if there are no values, some are not finite, or some are out of bounds.
     """
-    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    given = np.asarray(values)
+    bounds = (0.0, 1.0) if given.dtype == np.bool_ else bounds
+    table = np.atleast_2d(given.astype(np.float64))
     if table.size == 0:
         raise ValueError("no values to take the mean of")
     if not np.isfinite(table).all():
         raise ValueError("some values are not finite")
-    share = bool(np.isin(table, (0, 1)).all()) and bounds in (None, (0, 1))
-    least, most = (0.0, 1.0) if share else bounds or (-math.inf, math.inf)
+    share = bounds == (0, 1) and bool(np.isin(table, (0, 1)).all())
+    least, most = bounds or (-math.inf, math.inf)
     if table.min() < least - _ROUNDING or table.max() > most + _ROUNDING:
         raise ValueError(f"values from {table.min()} to {table.max()}: expected {least} to {most}")
     if np.ptp(table) <= _ROUNDING:
-        return _constant(float(table.flat[0]), table.size, table.shape[1], least, most, level)
+        return _constant(float(table.flat[0]), table, bounds, level)
     if table.shape[1] == 1:
         return Estimate(float(table.mean()), least, most, table.size, math.inf, 0, 1.0)
 
@@ -126,17 +130,21 @@ def _share(mean: float, table: NDArray[np.float64], error: float, quantile: floa
     return float(betaincinv(hits, misses + 1, tail)), float(betaincinv(hits + 1, misses, 1 - tail))
 
 
-def _constant(value: float, count: int, prompts: int, least: float, most: float, level: float) -> Estimate:
-    """Interval and p-value for N prompts with one and the same value, from the bounds alone."""
+def _constant(value: float, table: NDArray[np.float64], bounds: tuple[float, float] | None, level: float) -> Estimate:
+    """Interval and p-value of a table with one and the same value everywhere."""
+    prompts = table.shape[1]
+    if bounds is None:
+        least, most = (value, value) if prompts > 1 else (-math.inf, math.inf)
+        return Estimate(value, least, most, table.size, 0.0, prompts - 1, float(value == 0 or prompts == 1))
     alike = ((1 - level) / 2) ** (1 / prompts)
-    low, high = alike * value + (1 - alike) * least, alike * value + (1 - alike) * most
+    low, high = (alike * value + (1 - alike) * bound for bound in bounds)
     # If the true mean is 0, all other prompts lie at the far bound at best: then at most this share is alike.
-    far = least if value > 0 else most
-    share = max(0.0, -far / (value - far)) if value and math.isfinite(far) else 1.0
-    return Estimate(value, low, high, count, 0.0, prompts - 1, min(1.0, 2 * share**prompts))
+    far = bounds[0] if value > 0 else bounds[1]
+    share = max(0.0, -far / (value - far)) if value else 1.0
+    return Estimate(value, low, high, table.size, 0.0, prompts - 1, min(1.0, 2 * share**prompts))
 
 
-def holm(estimates: Mapping[str, Estimate], level: float = 0.05) -> set[str]:
+def holm(estimates: Mapping[Name, Estimate], level: float = 0.05) -> set[Name]:
     """Names of the estimates that differ from 0, with Holm's correction (1979) for the number of comparisons.
 
     The chance that the set holds any name whose true mean is 0 is at most ``level``, however the estimates depend on
@@ -149,9 +157,9 @@ def holm(estimates: Mapping[str, Estimate], level: float = 0.05) -> set[str]:
     Raises:
         ValueError: if an estimate has no p-value.
     """
-    if untested := [name for name, estimate in estimates.items() if math.isnan(estimate.p_value)]:
+    if untested := [str(name) for name, estimate in estimates.items() if math.isnan(estimate.p_value)]:
         raise ValueError(f"no p-value: {', '.join(untested)}")
-    found: set[str] = set()
+    found: set[Name] = set()
     for name, estimate in sorted(estimates.items(), key=lambda pair: pair[1].p_value):
         if estimate.p_value > level / (len(estimates) - len(found)):
             break

@@ -46,6 +46,10 @@ def bernoulli(rng: np.random.Generator, prompts: int, share: float, of_run: floa
     return table
 
 
+def share_interval(table: Floats) -> Estimate:
+    return mean_interval(table, (0, 1))
+
+
 def percentile_bootstrap(table: Floats, rng: np.random.Generator) -> Estimate:
     """What this library used before: runs and prompts drawn with replacement, each for itself (Efron 1979)."""
     runs, prompts = table.shape
@@ -86,7 +90,7 @@ def test_the_interval_of_a_continuous_measure_covers(prompts: int, ratio: tuple[
 @pytest.mark.parametrize(("prompts", "setting"), list(product(SIZES, SHARES)))
 def test_the_interval_of_a_share_covers(prompts: int, setting: tuple[float, float, float]) -> None:
     rng = np.random.default_rng(prompts)
-    covered, width = coverage(lambda: bernoulli(rng, prompts, *setting), mean_interval, setting[0])
+    covered, width = coverage(lambda: bernoulli(rng, prompts, *setting), share_interval, setting[0])
     assert covered >= 0.93
     assert width < 0.55
 
@@ -159,16 +163,16 @@ def test_a_share_of_one_run_has_clopper_and_pearsons_interval() -> None:
         (0, 20, 0, 0.1684),
         (1, 29, 0.0009, 0.1776),
     ):
-        share = mean_interval([1] * hits + [0] * (of - hits))
+        share = mean_interval([True] * hits + [False] * (of - hits))
         assert (share.low, share.high) == pytest.approx((low, high), abs=5e-5)
 
 
 def test_a_share_at_the_edge_counts_prompts_and_not_runs() -> None:
-    every, none = mean_interval(np.ones((3, 64))), mean_interval(np.zeros((3, 64)))
+    every, none = share_interval(np.ones((3, 64))), share_interval(np.zeros((3, 64)))
     assert (every.low, every.high) == pytest.approx((0.025 ** (1 / 64), 1))
     assert (none.low, none.high) == pytest.approx((0, 1 - 0.025 ** (1 / 64)))
     assert none.p_value == 1 and every.p_value == 0
-    assert mean_interval([True, True]) == mean_interval([1.0, 1.0])
+    assert mean_interval([True, True]) == share_interval(np.ones(2))
 
 
 def test_a_constant_difference_has_the_interval_that_its_bounds_allow() -> None:
@@ -181,8 +185,9 @@ def test_a_constant_difference_has_the_interval_that_its_bounds_allow() -> None:
         assert (every.low > 0) == (every.p_value < 0.05) == (count == 6)
         turned = mean_interval([-1.0] * count, (-1, 1))
         assert (turned.low, turned.high, turned.p_value) == pytest.approx((-every.high, -every.low, every.p_value))
-    unbounded = mean_interval([0.3, 0.3])
-    assert (unbounded.low, unbounded.high, unbounded.p_value) == (-math.inf, math.inf, 1)
+    for value in (0.3, 0.0):
+        unbounded = mean_interval([value, value])
+        assert (unbounded.low, unbounded.high, unbounded.p_value) == (value, value, float(value == 0))
 
 
 def test_one_prompt_says_nothing_of_others() -> None:
