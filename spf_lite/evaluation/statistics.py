@@ -64,8 +64,8 @@ class Estimate:
 def mean_interval(values: ArrayLike, bounds: tuple[float, float] | None = None, level: float = 0.95) -> Estimate:
     """The mean, with an interval for new prompts and, given several training runs, for new runs.
 
-    - Shares (booleans, or zeros and ones with bounds 0 and 1) get Clopper and Pearson's interval for the effective
-      number of prompts (Korn and Graubard 1998); for one run, that is their exact interval.
+    - Shares (booleans, or zeros and ones with bounds 0 and 1) get Clopper and Pearson's exact interval after one run,
+      and after several Wilson's score interval with :math:`t^*` and the effective number of answers.
     - A constant table has no variance to estimate. Its interval follows from the bounds: if N prompts all gave c, at
       least a share of ``((1 - level) / 2) ** (1 / N)`` of all prompts does, and the rest lies within the bounds.
       Without bounds it is the value itself, which claims too much: give bounds.
@@ -120,14 +120,16 @@ def _error_and_quantile(table: NDArray[np.float64], level: float) -> tuple[float
 
 
 def _share(mean: float, table: NDArray[np.float64], error: float, quantile: float, level: float) -> tuple[float, float]:
-    """Clopper and Pearson's interval, as if the effective number of prompts had been asked once each."""
+    """Interval of a share: Clopper and Pearson's (1934) for one run, Wilson's (1927) with Student's t for several."""
     runs, prompts = table.shape
-    effective = float(prompts)
-    if runs > 1:
-        alone = stdtrit(table.size - 1, (1 + level) / 2)
-        effective = min(mean * (1 - mean) / error**2 * (alone / quantile) ** 2, table.size)
-    hits, misses, tail = mean * effective, (1 - mean) * effective, (1 - level) / 2
-    return float(betaincinv(hits, misses + 1, tail)), float(betaincinv(hits + 1, misses, 1 - tail))
+    if runs == 1:
+        hits, misses, tail = mean * prompts, (1 - mean) * prompts, (1 - level) / 2
+        return float(betaincinv(hits, misses + 1, tail)), float(betaincinv(hits + 1, misses, 1 - tail))
+    effective = min(mean * (1 - mean) / error**2, table.size)  # as many independent answers would be as exact
+    pull = quantile**2 / effective
+    middle = (mean + pull / 2) / (1 + pull)
+    reach = quantile / (1 + pull) * math.sqrt(mean * (1 - mean) / effective + pull / (4 * effective))
+    return middle - reach, middle + reach
 
 
 def _constant(value: float, table: NDArray[np.float64], bounds: tuple[float, float] | None, level: float) -> Estimate:
