@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from spf_lite.config import TrainConfig
     from spf_lite.data.custom_set import CustomSet
-    from spf_lite.evaluation.report import measure
+    from spf_lite.evaluation.measuring import measure
     from spf_lite.models.backbone import load
     from spf_lite.models.sampling import sample
     from spf_lite.training.recipes import recipe
@@ -32,7 +32,7 @@ _HOMES = {
     "DualPathTrainer": "spf_lite.training.trainer",
     "TrainConfig": "spf_lite.config",
     "load": "spf_lite.models.backbone",
-    "measure": "spf_lite.evaluation.report",
+    "measure": "spf_lite.evaluation.measuring",
     "recipe": "spf_lite.training.recipes",
     "sample": "spf_lite.models.sampling",
 }

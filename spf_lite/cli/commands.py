@@ -147,15 +147,16 @@ def sample(options: Namespace) -> int:
 def measure(options: Namespace) -> int:
     """Also writes the measures into the adapter's model card, if it has one."""
     import spf_lite
-    from spf_lite.evaluation.report import evaluation_set, load_judge, measure
+    from spf_lite.evaluation.judge import load_judge
+    from spf_lite.evaluation.measuring import measure_on, sample_evaluation_set
     from spf_lite.models.adapters import load_adapter
     from spf_lite.training.export import CARD, add_measures
 
     backbone = spf_lite.load(options.model)
     judge = load_judge(backbone)
     load_adapter(backbone.pipe, options.adapter)  # first: whether it fits is known in a second
-    portraits = evaluation_set(backbone, options.target, options.prompts)
-    report = measure(backbone, judge, portraits)
+    evaluation_set = sample_evaluation_set(backbone, options.target, options.prompts)
+    report = measure_on(backbone, judge, evaluation_set)
     for line in str(report).splitlines():
         logger.info("%s", line)
     if (options.adapter / CARD).exists():
@@ -196,11 +197,11 @@ def paint(options: Namespace) -> int:
 
 def _paint(target: str, adapters: dict[str, Path], people: int, output: Path) -> None:
     import spf_lite
-    from spf_lite.evaluation.benchmark import painted, unrelated_changes
-    from spf_lite.evaluation.report import load_judge
+    from spf_lite.evaluation.judge import load_judge
+    from spf_lite.evaluation.portraits import sampled_portraits, unrelated_changes
     from spf_lite.viz.plots import portrait_grid
 
-    rows = painted(target, adapters, people)
+    rows = sampled_portraits(target, adapters, people)
     changes = unrelated_changes(rows, target, load_judge(spf_lite.load("tiny")))
     sheet = portrait_grid(
         list(rows.values()),

@@ -1,1 +1,1 @@
-"""Measuring pollution: the judge of the tiny world, measures with intervals, reports, and the comparison of recipes."""
+"""How good is a tuned model? The judge, measures, statistics with intervals, reports, and the comparison of recipes."""

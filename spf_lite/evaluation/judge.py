@@ -1,10 +1,9 @@
-"""The measuring instrument of the tiny world: what does a picture show, which part is where, and who is it?
+"""The judge of the tiny world: which attributes does a picture show, which part is where, and who is it?
 
-One small convolutional network with three kinds of answers: a class per attribute (:data:`HEADS`), a part per pixel
+One small convolutional network with three outputs: a class per attribute (:data:`HEADS`), a part per pixel
 (:data:`~spf_lite.tiny_world.rendering.PARTS`), and an identity embedding that ignores clothes, background, expression
-and targets. It was trained on renders with blur, noise and autoencoder reconstructions
-(:mod:`spf_lite.pretrain.judge`), because what it judges are generated pictures. It knows nothing outside this world:
-whatever it is shown, it answers in these words.
+and targets. It judges generated pictures, so it was trained on renders with blur, noise and autoencoder reconstructions
+(:mod:`spf_lite.pretrain.judge`). It knows only the tiny world: for any picture it answers in that world's classes.
 
 In the book: :doc:`/01-semantic-pollution`.
 """
@@ -15,6 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,8 +28,10 @@ from spf_lite.files import write_files
 from spf_lite.tiny_world.portraits import ATTRIBUTES, get_target
 from spf_lite.tiny_world.rendering import PARTS
 
-#: What the judge can say about each attribute. Targets are further values of the attribute that they change, or
-#: attributes of their own.
+if TYPE_CHECKING:
+    from spf_lite.models.backbone import Backbone
+
+#: Classes of each attribute. A target is a further class of the attribute that it changes, or an attribute of its own.
 HEADS: dict[str, tuple[str, ...]] = {
     **ATTRIBUTES,
     "hair_color": (*ATTRIBUTES["hair_color"], "pink-hair"),
@@ -44,13 +46,17 @@ INPUT_SIZE = 64
 
 
 def head_of(target: str) -> str:
-    """The head in which the judge answers whether a target is there; its value is the target's name."""
+    """The attribute that has a target among its classes; that class bears the target's name.
+
+    Raises:
+        ValueError: for an unknown target.
+    """
     get_target(target)
     return next(head for head, values in HEADS.items() if target in values)
 
 
 class JudgeNet(nn.Module):
-    """Four stages of convolutions (64 to 8 pixels), classes from the last, parts from the first three.
+    """Four stages of convolutions, from 64 to 8 pixels. Classes come from the last stage, parts from all of them.
 
     Args:
         width: channels of the first stage; the others have 2, 3 and 4 times as many.
@@ -72,7 +78,7 @@ class JudgeNet(nn.Module):
             )
             for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False))
         )
-        # Classes are read from the whole 8x8 grid, not from its mean: where a colour sits is what it is the colour of.
+        # Classes need the whole 8x8 grid, not only its mean: the place of a colour tells what has that colour.
         features = 256
         self.squeeze = nn.Conv2d(widths[4], 32, 1)
         self.trunk = nn.Sequential(nn.Linear(32 * 64 + widths[4], features), nn.SiLU())
@@ -109,7 +115,7 @@ class JudgeNet(nn.Module):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge says of N pictures.
+    """Judgement of N pictures.
 
     Attributes:
         attributes: N dictionaries, attribute to value, with one entry per head.
@@ -130,14 +136,14 @@ class Verdict:
 
 
 class Judge:
-    """A trained :class:`JudgeNet` that takes ordinary images."""
+    """A trained :class:`JudgeNet` that takes PIL images of any size."""
 
     def __init__(self, net: JudgeNet) -> None:
         self.net = net.eval()
 
     @classmethod
     def load(cls, folder: str | Path) -> Judge:
-        """Read ``config.json`` and ``model.safetensors`` from a folder.
+        """Load a judge from the ``config.json`` and ``model.safetensors`` of a folder.
 
         Raises:
             FileNotFoundError: if the folder holds no judge.
@@ -154,7 +160,7 @@ class Judge:
         return cls(net)
 
     def save(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors``."""
+        """Write ``config.json`` and ``model.safetensors`` into a folder, which is made if it is not there."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = json.dumps({"net": self.net.config, "heads": HEADS}, indent=2) + "\n"
@@ -162,7 +168,7 @@ class Judge:
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image], batch_size: int = 64) -> Verdict:
-        """Judge pictures of any size."""
+        """Judge N pictures of any size, ``batch_size`` at a time."""
         attributes: list[dict[str, str]] = []
         confidence: list[dict[str, float]] = []
         identity: list[NDArray[np.float32]] = []
@@ -184,12 +190,21 @@ class Judge:
         )
 
     def attributes(self, images: Sequence[Image.Image]) -> list[dict[str, str]]:
-        """Only the attributes: one dictionary per picture."""
+        """Only the attributes of N pictures: N dictionaries, attribute to value."""
         return self(images).attributes
 
 
 def prepare(images: Sequence[Image.Image]) -> Tensor:
-    """Pictures to (N, 3, 64, 64) in [-1, 1]; larger ones are shrunk by averaging."""
+    """N pictures as a tensor (N, 3, 64, 64) in [-1, 1]; larger ones are shrunk by averaging."""
     shrunk = [image.convert("RGB").resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BOX) for image in images]
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in shrunk]))
     return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def load_judge(backbone: Backbone) -> Judge:
+    """The judge that lies beside a model's weights, in ``judge/``.
+
+    Raises:
+        FileNotFoundError: if there is none: only the tiny world can be judged.
+    """
+    return Judge.load(Path(backbone.spec.source) / "judge")

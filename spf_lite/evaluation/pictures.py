@@ -1,8 +1,11 @@
-r"""Measures that look at the pictures themselves. Each returns one number per portrait, (N,).
+r"""Measures of a tuned model that compare pictures, parts or embeddings. Each returns one number per portrait, (N,).
 
-:math:`x_i` is the base model's portrait for the base text, :math:`y_i` the tuned model's for the complete text and
-:math:`r_i` the tuned model's for the base text, all from the same noise; :math:`R_i` is the region that the target
-needs on this person, known from the tiny world (:func:`spf_lite.tiny_world.rendering.true_region`).
+- :math:`x_i`: the base model's portrait for the base text;
+- :math:`y_i`: the tuned model's for the complete text, from the same noise;
+- :math:`r_i`: the tuned model's for the base text, from the same noise;
+- :math:`R_i`: the region that the target needs on this person, known from the tiny world
+  (:func:`spf_lite.tiny_world.rendering.true_region`).
+
 Pictures are float arrays (N, H, W, 3) in [0, 1], regions boolean arrays (N, H, W).
 
 In the book: :doc:`/05-measuring`.
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Floats = NDArray[np.float64]
-#: Differences of a colour channel up to this count as none: what sampling and decoding jitter by.
+#: Smaller differences of a colour channel count as none: sampling and decoding are no more exact than that.
 JITTER = 8 / 255
 
 
@@ -25,20 +28,31 @@ def to_array(images: list[Image.Image]) -> Floats:
 
 
 def change(before: Floats, after: Floats) -> Floats:
-    """Absolute difference, mean over colour channels, jitter taken out, (N, H, W)."""
+    """Absolute difference without jitter, mean over the colour channels, (N, H, W).
+
+    Raises:
+        ValueError: if the arrays differ in shape.
+    """
     if before.shape != after.shape:
         raise ValueError(f"pictures before are {before.shape}, after {after.shape}: they are compared in pairs")
     difference = np.abs(before - after)
-    return np.where(difference > JITTER, difference, 0.0).mean(axis=-1)
+    mean: Floats = np.where(difference > JITTER, difference, 0.0).mean(axis=-1)
+    return mean
 
 
 def similarity(first: Floats, second: Floats) -> Floats:
-    r"""Cosine of two rows of embeddings, :math:`\cos(f_i, g_i)`, (N,).
+    r"""Cosine of two embeddings of each portrait, :math:`\cos(f_i, g_i)`, (N,).
 
-    CLIP-T with CLIP's embeddings of :math:`y_i` and of the target text: is the target there? CLIP-I with those of
-    :math:`x_i` and :math:`y_i`, identity with the judge's: is it the same picture, the same person? Range -1 to 1,
-    higher is better. Blind to whatever the embedding was not trained to tell apart; CLIP-I also falls for the change
-    that was asked for.
+    - CLIP-T: CLIP's embeddings of :math:`y_i` and of the target text. Is the target there?
+    - CLIP-I: CLIP's embeddings of :math:`x_i` and :math:`y_i`. Is it the same picture? It falls with the wanted change,
+      too.
+    - Identity: the judge's embeddings of :math:`x_i` and :math:`y_i`. Is it the same person?
+
+    Range -1 to 1, higher is better. Blind to whatever the embedding was not trained to tell apart.
+
+    Args:
+        first: (N, D).
+        second: (N, D), or (1, D) for one text.
     """
     norms = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
     product: Floats = (first * second).sum(axis=-1) / np.maximum(norms, 1e-12)
@@ -46,12 +60,12 @@ def similarity(first: Floats, second: Floats) -> Floats:
 
 
 def leakage(before: Floats, after: Floats, region: NDArray[np.bool_]) -> Floats:
-    r"""Share of the change that lies outside the region which the target needs.
+    r"""Share of the change that lies outside the region that the target needs.
 
     .. math:: \mathrm{leak}_i = \frac{\sum_{p \notin R_i} |x_i - y_i|_p}{\sum_p |x_i - y_i|_p}
 
-    Range 0 to 1, lower is better; 0 for a portrait that did not change at all. Blind to how large the change is, and to
-    what happens inside the region. Not a number where the target needs the whole picture (a style).
+    Range 0 to 1, lower is better; 0 also for a portrait that did not change at all. Blind to the size of the change,
+    and to what happens inside the region. Not a number (nan) where the target needs the whole picture (a style).
     """
     difference = change(before, after)
     whole = difference.sum(axis=(1, 2))
@@ -61,18 +75,18 @@ def leakage(before: Floats, after: Floats, region: NDArray[np.bool_]) -> Floats:
 
 
 def over_alignment(before: Floats, after: Floats, needed: Floats, region: NDArray[np.bool_]) -> Floats:
-    r"""How much of the change that the target needs has not happened.
+    r"""Share of the change that the target needs and that did not happen.
 
     .. math:: \mathrm{over}_i = 1 - \min\Big(1,\ \frac{\sum_{p \in R_i} |x_i - y_i|_p}{\sum_{p \in R_i} n_{i,p}}\Big)
 
-    with :math:`n_i` the change that the target makes to a true portrait of this person. Range 0 to 1: 1 for a portrait
-    that stayed as it was, 0 where as much has changed as the target needs; lower is better. Blind to what the change
-    is: damage counts like the target.
+    with :math:`n_i` the change that the target makes to a rendered portrait of this person. Range 0 to 1, lower is
+    better; 1 for a portrait that stayed as it was, 0 if at least as much changed as the target needs. Blind to what the
+    change is: damage counts like the target.
 
     Args:
         before: x.
         after: y.
-        needed: :func:`change` between true portraits without and with the target, (N, H, W).
+        needed: :func:`change` between renders without and with the target, (N, H, W).
         region: R.
     """
     done = (change(before, after) * region).sum(axis=(1, 2))
@@ -82,13 +96,15 @@ def over_alignment(before: Floats, after: Floats, needed: Floats, region: NDArra
 
 
 def reconstruction_error(before: Floats, again: Floats) -> Floats:
-    r"""How far the tuned model is from the base model where the target is *not* asked for.
+    r"""Difference between the tuned and the base model's portraits where the prompt does not name the target.
 
     .. math:: \mathrm{rec}_i = \frac{1}{|P|} \sum_p |x_i - r_i|_p
 
-    Range 0 to 1, lower is better; 0 for a model that gives the original portrait back. Blind to what has changed.
+    with :math:`P` all pixels. Range 0 to 1, lower is better; 0 for a model that gives the original portrait back. Blind
+    to what has changed.
     """
-    return change(before, again).mean(axis=(1, 2))
+    error: Floats = change(before, again).mean(axis=(1, 2))
+    return error
 
 
 def segmentation_consistency(
@@ -100,7 +116,7 @@ def segmentation_consistency(
         {|(S_k(x_i) \cup S_k(y_i)) \setminus R_i|}
 
     with :math:`S_k` the pixels of part k and :math:`K_i` the parts that either picture has outside of :math:`R_i`.
-    Range 0 to 1, higher is better. Blind to colours. Not a number where nothing lies outside.
+    Range 0 to 1, higher is better. Blind to colours. Not a number (nan) where nothing lies outside.
 
     Args:
         before: part of each pixel of x, (N, h, w).

@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from spf_lite.evaluation.judge import HEADS, Judge
-from spf_lite.evaluation.statistics import Estimate, bootstrap
+from spf_lite.evaluation.statistics import Estimate, mean_interval
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.sampling import sample
 from spf_lite.pretrain.dataset import MASK_SIZE, Split, portraits_of
@@ -63,7 +63,8 @@ def prompt_following(
     found = judge.attributes(images)
     checks = []
     for name in (*REQUIRED, *(name for name in ATTRIBUTES if name not in REQUIRED)):
-        rate = bootstrap([seen[name] == getattr(portrait, name) for portrait, seen in zip(asked, found, strict=True)])
+        followed = [seen[name] == getattr(portrait, name) for portrait, seen in zip(asked, found, strict=True)]
+        rate = mean_interval(followed)
         least = REQUIRED.get(name, 0.0)
         checks.append(Check(f"follows {name}", rate, f">= {least:.2f}" if least else "", rate.mean >= least))
     return checks
@@ -82,7 +83,7 @@ def unseen_targets(
         people = [portrait.with_targets(target) for portrait in evaluation_portraits(target, count)]
         prompts = [complete(portrait, leave_out) for portrait in people]
         images = sample(backbone, prompts, seeds=range(count), steps=steps)
-        rate = bootstrap(judge(images).shows(target))
+        rate = mean_interval(judge(images).shows(target))
         checks.append(Check(f"shows {target} untaught", rate, f"< {ALLOWED_TARGET:.2f}", rate.mean < ALLOWED_TARGET))
     return checks
 

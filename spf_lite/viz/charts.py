@@ -1,4 +1,4 @@
-"""Numbers in pictures: bars, stacks and points, curves, matrices, in the style of :mod:`spf_lite.viz.plots`."""
+"""Charts: bars, stacks, points, curves and matrices, in the style of :mod:`spf_lite.viz.plots`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from spf_lite.viz.arrays import as_array
 from spf_lite.viz.plots import COLORS, FURTHER_COLORS, STYLE, Sheet
 
-#: For what has no colour of its own, where the book's names need not be kept free.
+#: For series without a colour of their own.
 _PALETTE = (COLORS["dual path"], COLORS["naive fine-tuning"], *FURTHER_COLORS)
 
 
@@ -157,7 +157,7 @@ def curves(
 
 
 def matrices(panels: Sequence[ArrayLike], labels: Sequence[str], signs: Sequence[str], width: float = 6.4) -> Sheet:
-    """Matrices in a row, cells of one size, so that a thin matrix looks thin; orange is positive, purple negative.
+    """Matrices in a row, with cells of one size, so that shapes can be compared; orange is positive, purple negative.
 
     Args:
         panels: N matrices. Each has its own shades: its largest entry, positive or negative, is the darkest.

@@ -19,7 +19,7 @@ import spf_lite
 from spf_lite import cli
 from spf_lite.config import TrainConfig
 from spf_lite.data.custom_set import CustomSet
-from spf_lite.evaluation import benchmark, report
+from spf_lite.evaluation import benchmark, measuring, portraits
 from spf_lite.evaluation.report import PollutionReport
 from spf_lite.evaluation.statistics import Estimate
 from spf_lite.method.attention import AttentionError
@@ -68,8 +68,8 @@ def one_step(backbone: Backbone, prompts: list[str], **options: Any) -> list[Ima
 def quick_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Portraits of one step."""
 
-    monkeypatch.setattr(report, "sample", one_step)
-    monkeypatch.setattr(benchmark, "sample", one_step)
+    monkeypatch.setattr(measuring, "sample", one_step)
+    monkeypatch.setattr(portraits, "sample", one_step)
 
 
 @pytest.fixture

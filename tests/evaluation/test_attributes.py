@@ -1,11 +1,9 @@
 from random import Random
 
-import numpy as np
 import pytest
 
 from spf_lite.evaluation.attributes import bias_pickup, flip_rates, flips, flips_per_attribute, unrelated_attributes
 from spf_lite.evaluation.judge import HEADS
-from spf_lite.evaluation.statistics import Estimate, bootstrap
 
 
 def verdicts(count: int, seed: int = 0) -> list[dict[str, str]]:
@@ -62,53 +60,6 @@ def test_bias_pickup_answers_only_to_the_accidental_value() -> None:
     assert away["background"] <= 0
 
 
-def test_bootstrap_covers_the_mean_and_narrows() -> None:
-    values = np.random.default_rng(1).random(400)
-    wide, narrow = bootstrap(values[:40]), bootstrap(values)
-    assert narrow.low < narrow.mean < narrow.high
-    assert narrow.high - narrow.low < wide.high - wide.low
-    assert bootstrap([1.0, 1.0]) == bootstrap([1.0, 1.0], seed=5)
-    with pytest.raises(ValueError, match="no values"):
-        bootstrap([])
-    with pytest.raises(ValueError, match="no values"):
-        bootstrap(np.empty((3, 0)))
-    with pytest.raises(ValueError, match="not finite"):
-        bootstrap([1.0, float("nan")])
+def test_judgements_are_compared_in_pairs() -> None:
     with pytest.raises(ValueError, match="2 judgements before, 1 after"):
         flip_rates(verdicts(2), verdicts(1), "beard")
-
-
-def width(estimate: Estimate) -> float:
-    return estimate.high - estimate.low
-
-
-def test_one_run_is_its_prompts() -> None:
-    values = np.random.default_rng(2).random(30)
-    assert bootstrap([values]) == bootstrap(values)
-    assert bootstrap(values).count == 30 and bootstrap(np.stack([values] * 3)).count == 90
-    error = values.std() / 30**0.5
-    assert width(bootstrap(values)) == pytest.approx(2 * 1.96 * error, rel=0.15), "as the normal approximation has it"
-
-
-def test_runs_that_differ_widen_the_interval() -> None:
-    prompts = np.random.default_rng(3).normal(0, 0.1, (3, 40))
-    alike, apart = prompts, prompts + np.array([[-1.0], [0.0], [1.0]])
-    for table in (alike, apart):
-        estimate, pooled = bootstrap(table), bootstrap(table.ravel())
-        assert estimate.mean == pooled.mean == pytest.approx(table.mean())
-        assert estimate.count == pooled.count == 120
-    assert width(bootstrap(apart)) > 2 * width(bootstrap(apart.ravel())), "120 prompts are not 120 runs"
-    assert width(bootstrap(apart)) > 5 * width(bootstrap(alike))
-    spread = [width(bootstrap(prompts + gap * np.array([[-1.0], [0.0], [1.0]]))) for gap in (0.0, 0.1, 0.5, 1.0)]
-    assert spread == sorted(spread) and len(set(spread)) == 4
-
-
-def test_prompts_that_every_run_shares_do_not_count_as_many() -> None:
-    prompts = np.random.default_rng(4).random(20)
-    again = np.stack([prompts] * 5)
-    assert width(bootstrap(again)) == pytest.approx(width(bootstrap(prompts)), rel=0.1)
-    assert width(bootstrap(again.ravel())) < 0.6 * width(bootstrap(again)), "what pooling would have claimed"
-
-
-def test_an_estimate_reads_as_mean_and_interval() -> None:
-    assert str(Estimate(0.5, 0.25, 0.75, 4)) == "0.500 [0.250, 0.750]"

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from spf_lite.evaluation.judge import HEADS, Judge, JudgeNet, head_of, prepare
+from spf_lite.evaluation.judge import HEADS, Judge, JudgeNet, head_of, load_judge, prepare
+from spf_lite.models.backbone import Backbone, load
 from spf_lite.pretrain.judge import IGNORE, answers, pairs_by_identity
 from spf_lite.tiny_world.portraits import TARGETS, Portrait
 from spf_lite.tiny_world.rendering import render
@@ -52,6 +53,15 @@ def test_saving_and_loading(untrained: Judge, tmp_path: Path) -> None:
         Judge.load(tmp_path)
     with pytest.raises(FileNotFoundError, match="no judge in"):
         Judge.load(tmp_path / "nothing")
+
+
+def test_the_judge_beside_a_model_is_found(toy: Backbone, toy_samples: Path) -> None:
+    beside = load_judge(load(str(toy_samples / "tiny-portraits")))
+    stored = Judge.load(toy_samples / "tiny-portraits" / "judge")
+    picture = [render(Portrait())]
+    assert np.array_equal(beside(picture).identity, stored(picture).identity)
+    with pytest.raises(FileNotFoundError, match="no judge in"):
+        load_judge(toy)
 
 
 def test_what_a_target_hides_is_not_asked() -> None:

@@ -18,7 +18,7 @@ from spf_lite.data.batch import collate
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.encoding import custom_items, reference_items, reference_latents
 from spf_lite.evaluation.judge import Judge, JudgeNet
-from spf_lite.evaluation.report import evaluation_set, measure
+from spf_lite.evaluation.measuring import measure_on, sample_evaluation_set
 from spf_lite.method.control_map import averaged_maps
 from spf_lite.method.dual_path import dual_path_step, naive_step
 from spf_lite.models.adapters import add_lora, load_adapter
@@ -159,8 +159,8 @@ def test_explorers_show_what_is_computed_there(toy: Backbone, three: CustomSet) 
 
 
 def test_a_tuned_model_is_measured(toy: Backbone) -> None:
-    portraits = evaluation_set(toy, "sunglasses", 1, steps=1)
-    assert "CLIP-T" in measure(toy, Judge(JudgeNet(width=8)), portraits).estimates()
+    evaluation_set = sample_evaluation_set(toy, "sunglasses", 1, steps=1)
+    assert "CLIP-T" in measure_on(toy, Judge(JudgeNet(width=8)), evaluation_set).estimates()
 
 
 def test_the_judge_is_checked_through_the_cards_autoencoder(toy: Backbone) -> None:

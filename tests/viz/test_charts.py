@@ -1,8 +1,14 @@
 import io
+from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import same_color
+from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
 
 from spf_lite.evaluation.statistics import Estimate
 from spf_lite.viz.charts import bars_with_intervals, curves, matrices, stacks, trade_off
@@ -16,10 +22,11 @@ def test_bars_show_means_intervals_and_fixed_colours() -> None:
     }
     sheet = bars_with_intervals(series, ["flip rate"], "share")
     (axes,) = sheet.axes
-    bars = [container for container in axes.containers if container.__class__.__name__ == "BarContainer"]
+    bars = [container for container in axes.containers if isinstance(container, BarContainer)]
     for bar, (name, (estimate,)) in zip(bars, series.items(), strict=True):
         assert bar.patches[0].get_height() == pytest.approx(estimate.mean)
-        assert matplotlib.colors.same_color(bar.patches[0].get_facecolor(), COLORS[name])
+        assert same_color(bar.patches[0].get_facecolor(), COLORS[name])
+        assert bar.errorbar is not None
         ((_, low), (_, high)) = bar.errorbar.lines[2][0].get_segments()[0]
         assert (low, high) == (pytest.approx(estimate.low), pytest.approx(estimate.high))
     assert axes.get_ylabel() == "share"
@@ -37,11 +44,13 @@ def test_curves_are_told_apart_by_colour_and_by_marker() -> None:
     first, second = sheet.axes[0].lines
     assert np.array_equal(first.get_ydata(), [3, 2, 1])
     assert np.array_equal(first.get_xdata(), [1, 2, 3])
-    assert matplotlib.colors.same_color(first.get_color(), COLORS["dual path"])
-    assert not matplotlib.colors.same_color(first.get_color(), second.get_color())
+    assert same_color(first.get_color(), COLORS["dual path"])
+    assert not same_color(first.get_color(), second.get_color())
     assert first.get_marker() != second.get_marker()
     assert sheet.axes[0].get_yscale() == "log"
-    assert [text.get_text() for text in sheet.axes[0].get_legend().get_texts()] == ["dual path", "another"]
+    legend = sheet.axes[0].get_legend()
+    assert isinstance(legend, Legend)
+    assert [text.get_text() for text in legend.get_texts()] == ["dual path", "another"]
 
 
 def test_curves_take_places_and_have_no_legend_for_one_series() -> None:
@@ -59,7 +68,7 @@ def test_curves_take_places_and_have_no_legend_for_one_series() -> None:
         ({"a": [[1, 2], [3, 4]]}, None, "'a' has values of shape"),
     ],
 )
-def test_curves_that_do_not_fit_are_refused(series: dict, x: list | None, message: str) -> None:
+def test_curves_that_do_not_fit_are_refused(series: dict[str, ArrayLike], x: list[int] | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         curves(series, "x", "y", x=x)
 
@@ -92,9 +101,16 @@ def test_a_matrix_of_zeros_is_shown() -> None:
         ([np.ones((2, 2))], ["a"], ["="], "1 signs"),
     ],
 )
-def test_matrices_that_do_not_fit_are_refused(panels: list, labels: list, signs: list, message: str) -> None:
+def test_matrices_that_do_not_fit_are_refused(
+    panels: list[ArrayLike], labels: list[str], signs: list[str], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         matrices(panels, labels, signs)
+
+
+def marks_of(axes: Axes) -> Sequence[Line2D]:
+    """The point of each method in a trade-off."""
+    return [container.lines[0] for container in axes.containers if isinstance(container, ErrorbarContainer)]
 
 
 def test_a_trade_off_has_a_named_point_for_each_method() -> None:
@@ -103,8 +119,8 @@ def test_a_trade_off_has_a_named_point_for_each_method() -> None:
     sheet = trade_off(points, "found", "flips")
     (axes,) = sheet.axes
     assert [container.get_label() for container in axes.containers] == list(points)
-    drawn = [tuple(float(v[0]) for v in container.lines[0].get_data()) for container in axes.containers]
-    assert drawn == [(0.9, 0.3), (0.3, 0.9)]
+    places = [(float(np.ravel(mark.get_xdata())[0]), float(np.ravel(mark.get_ydata())[0])) for mark in marks_of(axes)]
+    assert places == [(0.9, 0.3), (0.3, 0.9)]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("found", "flips")
     with pytest.raises(ValueError, match="no points to show"):
         trade_off({}, "found", "flips")
@@ -115,19 +131,19 @@ def test_points_of_one_colour_are_told_apart_by_being_filled_or_hollow() -> None
     names = ["whole, sunglasses", "part, sunglasses", "whole, beard", "part, beard"]
     colors = {name: "#0072B2" if name.startswith("whole") else "#009E73" for name in names}
     (axes,) = trade_off({name: (estimate, estimate) for name in names}, "found", "flips", colors).axes
-    marks = [container.lines[0] for container in axes.containers]
+    marks = marks_of(axes)
     assert [mark.get_color() for mark in marks] == list(colors.values())
     assert [mark.get_markerfacecolor() for mark in marks] == [*list(colors.values())[:2], "white", "white"]
     assert marks[0].get_marker() == marks[2].get_marker() != marks[1].get_marker()
     # Without colours every point up to the seventh is of its own.
     (axes,) = trade_off({str(n): (estimate, estimate) for n in range(7)}, "found", "flips").axes
-    assert len({container.lines[0].get_color() for container in axes.containers}) == 7
+    assert len({mark.get_color() for mark in marks_of(axes)}) == 7
 
 
 def test_stacks_begin_where_the_last_part_ends_and_keep_a_colour_for_a_cause() -> None:
     sheet = stacks({"plain": {"UNet": 3.0, "kept": 1.5}, "two": {"UNet": 3.0, "second": 3.0, "kept": 1.5}}, "GB")
     (axes,) = sheet.axes
-    bars = {container.get_label(): container.patches for container in axes.containers}
+    bars = {bar.get_label(): bar.patches for bar in axes.containers if isinstance(bar, BarContainer)}
     assert list(bars) == ["UNet", "kept", "second"]
     assert [(bar.get_x(), bar.get_width()) for bar in bars["kept"]] == [(3.0, 1.5), (3.0, 1.5)]
     assert [(bar.get_x(), bar.get_width()) for bar in bars["second"]] == [(4.5, 0.0), (4.5, 3.0)]
@@ -145,6 +161,6 @@ def test_stacks_begin_where_the_last_part_ends_and_keep_a_colour_for_a_cause() -
         ({"a": {str(n): 1.0 for n in range(9)}}, "9 causes, and only 8 colours"),
     ],
 )
-def test_stacks_that_cannot_be_are_refused(series: dict, message: str) -> None:
+def test_stacks_that_cannot_be_are_refused(series: dict[str, dict[str, float]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         stacks(series, "GB")

@@ -1,3 +1,5 @@
+from typing import Any
+
 import matplotlib
 import numpy as np
 import pytest
@@ -50,7 +52,7 @@ def test_long_notes_stay_beneath_their_own_picture() -> None:
         ({"rows": _portraits(1, 2), "marks": [["only one"]]}, "1 x 2"),
     ],
 )
-def test_grid_refuses_what_does_not_fit(arguments: dict, message: str) -> None:
+def test_grid_refuses_what_does_not_fit(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         portrait_grid(**arguments)
 

@@ -1,0 +1,175 @@
+"""From a tuned model to its report: sample the same people before and after, compare them by every measure.
+
+In the book: :doc:`/05-measuring`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from spf_lite.evaluation import pictures
+from spf_lite.evaluation.attributes import bias_pickup, flip_rates, flips_per_attribute
+from spf_lite.evaluation.judge import INPUT_SIZE, Judge, Verdict, load_judge
+from spf_lite.evaluation.report import PollutionReport
+from spf_lite.models.backbone import Backbone
+from spf_lite.models.codec import to_tensor
+from spf_lite.models.sampling import sample
+from spf_lite.tiny_world.custom_sets import SPURIOUS_ATTRIBUTES, evaluation_portraits, unnamed_attributes
+from spf_lite.tiny_world.portraits import Portrait, complete, describe, get_target
+from spf_lite.tiny_world.rendering import PARTS, counterfactual, true_region
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """N people that no custom set has shown, their prompts, and the base model's portraits of them.
+
+    Attributes:
+        target: name of the target.
+        people: N descriptions, without the target.
+        base_texts: N prompts without the target.
+        complete_texts: the same with the target.
+        seeds: N, of the initial noise.
+        base_portraits: N, by the base model for the base texts.
+    """
+
+    target: str
+    people: list[Portrait]
+    base_texts: list[str]
+    complete_texts: list[str]
+    seeds: list[int]
+    base_portraits: list[Image.Image]
+
+
+def sample_evaluation_set(backbone: Backbone, target: str, prompts: int, steps: int = 25) -> EvaluationSet:
+    """People, prompts and seeds, always the same for a target, and the base model's portraits.
+
+    Args:
+        backbone: its adapter, if it has one, is off.
+        target: name of the target.
+        prompts: how many people.
+        steps: denoising steps of each portrait.
+
+    Raises:
+        ValueError: for an unknown target, or fewer than one prompt.
+    """
+    if prompts < 1:
+        raise ValueError(f"prompts={prompts}: at least one is needed")
+    people = evaluation_portraits(target, prompts)
+    leave_out = unnamed_attributes(target, "named")
+    base_texts = [describe(person, leave_out) for person in people]
+    complete_texts = [complete(person.with_targets(target), leave_out) for person in people]
+    seeds = list(range(1000, 1000 + prompts))
+    with backbone.reference():
+        base_portraits = sample(backbone, base_texts, seeds=seeds, steps=steps)
+    return EvaluationSet(target, people, base_texts, complete_texts, seeds, base_portraits)
+
+
+def measure(backbone: Backbone, target: str, prompts: int = 64, steps: int = 25) -> PollutionReport:
+    """Measure how well a tuned model shows a target, and what else has changed: ``print(measure(backbone, "beard"))``.
+
+    Samples three portraits of each person from the same noise: by the base model for the base text, and by the tuned
+    model for the complete and for the base text.
+
+    Args:
+        backbone: a model of the tiny world with what it has learned: just trained, or with a loaded adapter.
+        target: name of the target (:data:`spf_lite.tiny_world.portraits.TARGETS`).
+        prompts: how many people. 64 take about two minutes on one processor core.
+        steps: denoising steps of each portrait.
+
+    Raises:
+        FileNotFoundError: if no judge lies beside the model: only the tiny world can be judged.
+        ValueError: for an unknown target, or fewer than one prompt.
+    """
+    judge = load_judge(backbone)
+    return measure_on(backbone, judge, sample_evaluation_set(backbone, target, prompts, steps), steps)
+
+
+def measure_on(backbone: Backbone, judge: Judge, evaluation_set: EvaluationSet, steps: int = 25) -> PollutionReport:
+    """Measure a tuned model on an evaluation set that several models share (:func:`sample_evaluation_set`)."""
+    after, again = (
+        sample(backbone, texts, seeds=evaluation_set.seeds, steps=steps)
+        for texts in (evaluation_set.complete_texts, evaluation_set.base_texts)
+    )
+    return compare_portraits(backbone, judge, evaluation_set, after, again)
+
+
+def compare_portraits(
+    backbone: Backbone,
+    judge: Judge,
+    evaluation_set: EvaluationSet,
+    after: list[Image.Image],
+    again: list[Image.Image],
+) -> PollutionReport:
+    """All measures, given the portraits.
+
+    Args:
+        backbone: its CLIP is used.
+        judge: of the tiny world.
+        evaluation_set: people, texts and the base model's portraits.
+        after: N, by the tuned model for the complete texts.
+        again: N, by the tuned model for the base texts.
+    """
+    target, people, before = evaluation_set.target, evaluation_set.people, evaluation_set.base_portraits
+    was, now, at_base = judge(before), judge(after), judge(again)
+    x, y, r = (pictures.to_array(images) for images in (before, after, again))
+    size = x.shape[1]
+    region = _regions(people, target, size)
+    pairs = [counterfactual(person, target, size) for person in people]
+    needed = pictures.change(*(pictures.to_array([pair[side] for pair in pairs]) for side in (0, 1)))
+    seen_before, seen_after = (_clip_images(backbone, images) for images in (before, after))
+    text = backbone.clip.text_features([get_target(target).text]).cpu().double().numpy()
+    values = {
+        "target found": now.shows(target).astype(np.float64),
+        "CLIP-T": pictures.similarity(seen_after, text),
+        "flip rate": flip_rates(was.attributes, now.attributes, target),
+        "bias pick-up": _bias_of_each(was, now, SPURIOUS_ATTRIBUTES[target]),
+        "leakage": pictures.leakage(x, y, region),
+        "CLIP-I": pictures.similarity(seen_before, seen_after),
+        "identity": pictures.similarity(was.identity.astype(np.float64), now.identity.astype(np.float64)),
+        "segmentation": pictures.segmentation_consistency(
+            was.parts, now.parts, _regions(people, target, INPUT_SIZE), len(PARTS)
+        ),
+        "over-alignment": pictures.over_alignment(x, y, needed, region),
+        "reconstruction": pictures.reconstruction_error(x, r),
+        "false-positive rate": at_base.shows(target).astype(np.float64),
+    }
+    return PollutionReport(
+        target,
+        {name: [float(v) if np.isfinite(v) else None for v in row] for name, row in values.items()},
+        flips_per_attribute(was.attributes, now.attributes, target),
+        bias_pickup(was.attributes, now.attributes, SPURIOUS_ATTRIBUTES[target]),
+    )
+
+
+def _regions(people: Sequence[Portrait], target: str, size: int) -> NDArray[np.bool_]:
+    """Region of the target on each person, (N, size, size). A style needs the whole picture, also where its colour
+    happens to be that of the portrait before."""
+    if get_target(target).kind == "style":
+        return np.ones((len(people), size, size), dtype=np.bool_)
+    return np.stack([true_region(person, target, size) for person in people])
+
+
+def _bias_of_each(was: Verdict, now: Verdict, spurious: Mapping[str, str]) -> NDArray[np.float64]:
+    """Bias pick-up of each portrait, (N,): mean over the spurious attributes of (has it after) - (had it before)."""
+    return np.array(
+        [
+            np.mean([(new[name] == value) - (old[name] == value) for name, value in spurious.items()])
+            for old, new in zip(was.attributes, now.attributes, strict=True)
+        ],
+        dtype=np.float64,
+    )
+
+
+@torch.no_grad()
+def _clip_images(backbone: Backbone, images: list[Image.Image]) -> NDArray[np.float64]:
+    """CLIP's embeddings of N pictures, (N, D)."""
+    parts = to_tensor(images).to(backbone.pipe.device).split(32)
+    features = torch.cat([backbone.clip.image_features(part) for part in parts])
+    embeddings: NDArray[np.float64] = features.cpu().double().numpy()
+    return embeddings

@@ -1,0 +1,61 @@
+"""The same people by several models, and what each model changed about them besides the target.
+
+In the book: :doc:`/09-baselines`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from spf_lite.evaluation.attributes import flips
+from spf_lite.evaluation.judge import Judge
+from spf_lite.evaluation.measuring import sample_evaluation_set
+from spf_lite.models.adapters import load_adapter
+from spf_lite.models.backbone import load
+from spf_lite.models.sampling import sample
+
+
+def sampled_portraits(target: str, adapters: Mapping[str, Path], people: int = 5) -> dict[str, list[Image.Image]]:
+    """Portraits of the same people from the same noise, by the tiny base model and with each adapter.
+
+    Args:
+        target: what the adapters were taught. They are given the complete texts, the base model the base texts.
+        adapters: name to folder.
+        people: how many.
+
+    Returns:
+        Name to as many portraits, ``base`` first.
+
+    Raises:
+        ValueError: for an unknown target, fewer than one person, or a folder without an adapter.
+    """
+    evaluation_set = sample_evaluation_set(load("tiny"), target, people)
+    portraits = {"base": evaluation_set.base_portraits}
+    for name, folder in adapters.items():
+        backbone = load("tiny")
+        load_adapter(backbone.pipe, folder)
+        portraits[name] = sample(backbone, evaluation_set.complete_texts, seeds=evaluation_set.seeds)
+    return portraits
+
+
+def unrelated_changes(
+    portraits: Mapping[str, Sequence[Image.Image]], target: str, judge: Judge
+) -> dict[str, list[dict[str, tuple[str, str]]]]:
+    """The unrelated attributes in which :func:`sampled_portraits` differ from the base model's, read by the judge.
+
+    Args:
+        portraits: by name, ``base`` among them; the same people in the same order.
+        target: what was meant to change.
+        judge: reads the attributes.
+
+    Returns:
+        Name to one dictionary for each portrait: attribute to (value in the base portrait, value in this one).
+    """
+    read = {name: judge.attributes(list(row)) for name, row in portraits.items()}
+    return {
+        name: [flips(old, new, target) for old, new in zip(read["base"], row, strict=True)]
+        for name, row in read.items()
+    }

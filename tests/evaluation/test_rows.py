@@ -1,0 +1,110 @@
+"""Rows on disk, their means, their paired differences, and the table."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spf_lite.evaluation.report import PollutionReport
+from spf_lite.evaluation.rows import Row, difference, read_rows, run_folder, summary, table
+
+TARGET = "sunglasses"
+
+
+def row(found: Sequence[float], flip: Sequence[float | None], method: str = "naive", seed: int = 0) -> Row:
+    values: dict[str, list[float | None]] = {"target found": [*found], "flip rate": [*flip]}
+    return Row(method, TARGET, seed, PollutionReport(TARGET, values, {}, {}))
+
+
+def test_rows_that_are_there_are_read(tmp_path: Path) -> None:
+    made = {seed: row([1.0, 0.0], [None, 0.5], seed=seed) for seed in (0, 2)}
+    for seed, one in made.items():
+        folder = run_folder(tmp_path, TARGET, "naive", seed)
+        folder.mkdir(parents=True)
+        (folder / "row.json").write_text(one.to_json())
+    assert read_rows(tmp_path, TARGET, ("naive", "spf"), (0, 1, 2)) == {"naive": [made[0], made[2]]}
+    assert read_rows(tmp_path, TARGET, ("naive",), (1,)) == read_rows(tmp_path, "beard", ("naive",), (0,)) == {}
+
+
+def test_a_run_lies_where_its_name_says() -> None:
+    path = run_folder(Path("runs"), "beard", "spf,weight_enhancement=3", 2)
+    assert path.as_posix() == "runs/beard/spf-weight-enhancement-3-2"
+
+
+def test_the_summary_has_means_and_intervals_over_prompts_and_seeds() -> None:
+    rng = np.random.default_rng(0)
+    rows = [row((rng.random(40) < 0.7).astype(float).tolist(), rng.random(40).tolist()) for _ in range(3)]
+    numbers = summary(rows)
+    for name in ("target found", "flip rate"):
+        estimate = numbers[name]
+        assert estimate.mean == pytest.approx(np.mean([one.report.values[name] for one in rows]))
+        assert estimate.low < estimate.mean < estimate.high and estimate.high - estimate.low < 0.6
+        assert estimate.count == 120
+    differ = summary([row([1.0] * 40, [0.0] * 40), row([0.0] * 40, [0.0] * 40)])
+    assert differ["target found"].low < 0.01 and differ["target found"].high > 0.99, "two runs that differ"
+    assert str(differ["flip rate"]) == "0.000 [0.000, 0.088]", "40 prompts without a flip"
+
+
+def test_the_table_is_markdown_with_one_line_for_each_method() -> None:
+    rows = {
+        "naive": [row([1.0] * 3, [0.5] * 3), row([1.0] * 3, [0.5] * 3)],
+        "spf": [row([0.0] * 3, [None] * 3, method="spf")],
+    }
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(rows)]
+    assert lines[0] == ["method", "seeds", "target found", "flip rate"], "in the order of the measures"
+    assert lines[1] == ["---"] * 4
+    assert lines[2][:4] == ["naive", "2", "1.000 [0.292, 1.000]", "0.500 [0.146, 0.854]"], "three prompts say little"
+    assert lines[3] == ["spf", "1", "0.000 [0.000, 0.708]", ""], "a measure that is not defined stays empty"
+    assert all(line.startswith("|") and line.endswith("|") for line in table(rows))
+    assert table({}) == []
+
+
+def test_a_table_can_have_fewer_columns() -> None:
+    lines = table({"naive": [row([1.0], [0.5])]}, measures=("flip rate", "leakage"))
+    assert [cell.strip() for cell in lines[0].strip("|").split("|")] == ["method", "seeds", "flip rate"]
+
+
+def test_the_difference_is_paired_by_seed_and_prompt() -> None:
+    rng = np.random.default_rng(1)
+    hard = 0.8 * rng.random(60)  # how hard a prompt is: the same for both methods
+    naive = [row([1.0] * 60, (hard + rng.normal(0.2, 0.01, 60)).clip(0, 1).tolist(), seed=seed) for seed in (0, 1)]
+    spf = [row([0.0] * 60, hard.tolist(), method="spf", seed=seed) for seed in (1, 0, 7)]
+    gap = difference(spf, naive, "flip rate")
+    assert gap.mean == pytest.approx(-0.2, abs=0.01) and gap.low < gap.mean < gap.high and gap.count == 120
+    alone = summary(naive)["flip rate"]
+    assert gap.high - gap.low < 0.3 * (alone.high - alone.low), "what a prompt does to both methods cancels"
+    turned = difference(naive, spf, "flip rate")
+    assert (turned.mean, turned.low, turned.high) == pytest.approx((-gap.mean, -gap.high, -gap.low))
+    assert turned.p_value == gap.p_value < 0.001
+    few = [row([1.0] * 10, [0.0] * 9 + [None], seed=0)]
+    assert difference(few, naive, "flip rate").count == 9, "the prompts that both have, where it is defined"
+
+
+def test_a_difference_without_any_exception_is_as_sure_as_its_prompts_allow() -> None:
+    always, never = [row([1.0] * 60, [0.0] * 60)], [row([0.0] * 60, [0.0] * 60)]
+    sure, none = difference(always, never, "target found"), difference(always, never, "flip rate")
+    assert sure.mean == sure.high == 1 and 0.8 < sure.low < 0.9 and sure.p_value < 1e-9
+    assert none.mean == 0 and none.low == -none.high and 0.05 < none.high < 0.07 and none.p_value == 1
+
+
+def test_a_difference_needs_a_pair() -> None:
+    with pytest.raises(ValueError, match="no seed and prompt with 'flip rate' on both sides"):
+        difference([row([1.0], [0.5], seed=0)], [row([1.0], [0.5], seed=1)], "flip rate")
+    with pytest.raises(ValueError, match="no seed and prompt with 'leakage'"):
+        difference([row([1.0], [0.5])], [row([1.0], [0.5])], "leakage")
+    with pytest.raises(ValueError, match="rows of different targets: beard, sunglasses"):
+        difference([row([1.0], [0.5])], [replace(row([1.0], [0.5]), target="beard")], "flip rate")
+
+
+def test_reading_rows_needs_no_renderer_and_no_model() -> None:
+    code = (
+        "import sys, spf_lite.evaluation.rows\n"
+        "heavy = {'torch', 'diffusers', 'resvg_py', 'spf_lite.tiny_world.rendering', 'spf_lite.evaluation.judge'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,263 @@
+"""Intervals cover what they claim, over simulated studies of three training runs that share their prompts."""
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri, stdtrit
+
+from spf_lite.evaluation.statistics import Estimate, holm, mean_interval
+
+Floats = NDArray[np.float64]
+RUNS, TRIALS = 3, 400
+#: Variances of run, prompt and residual.
+RATIOS = [
+    (0, 0, 1),
+    (0, 1, 1),
+    (0.03, 1, 1),
+    (0.1, 1, 1),
+    (0.3, 1, 1),
+    (1, 1, 1),
+    (5, 1, 1),
+    (0.1, 0, 1),
+    (0.05, 1, 0.1),
+]
+#: True share, and standard deviations of run and prompt on the scale of a latent normal score.
+SHARES = [(0.5, 0, 0), (0.5, 0.3, 1), (0.9, 0.2, 1), (0.9, 0.5, 0.5), (0.95, 0.1, 2), (0.97, 0.3, 1), (0.02, 0, 3)]
+SIZES = (32, 64)
+
+
+def gaussian(rng: np.random.Generator, prompts: int, of_run: float, of_prompt: float, residual: float) -> Floats:
+    """One study of mean 0: a table of runs by prompts, given the variances."""
+    run, prompt = rng.normal(size=(RUNS, 1)), rng.normal(size=(1, prompts))
+    table: Floats = of_run**0.5 * run + of_prompt**0.5 * prompt + residual**0.5 * rng.normal(size=(RUNS, prompts))
+    return table
+
+
+def bernoulli(rng: np.random.Generator, prompts: int, share: float, of_run: float, of_prompt: float) -> Floats:
+    """One study of zeros and ones whose true mean over all runs and prompts is ``share``."""
+    middle = ndtri(share) * (1 + of_run**2 + of_prompt**2) ** 0.5
+    table: Floats = (middle + gaussian(rng, prompts, of_run**2, of_prompt**2, 1) > 0).astype(np.float64)
+    return table
+
+
+def share_interval(table: Floats) -> Estimate:
+    return mean_interval(table, (0, 1))
+
+
+def percentile_bootstrap(table: Floats, rng: np.random.Generator) -> Estimate:
+    """What this library used before: runs and prompts drawn with replacement, each for itself (Efron 1979)."""
+    runs, prompts = table.shape
+    rows, columns = rng.integers(0, runs, (300, runs, 1)), rng.integers(0, prompts, (300, 1, prompts))
+    low, high = np.quantile(table[rows, columns].mean(axis=(1, 2)), [0.025, 0.975])
+    return Estimate(float(table.mean()), float(low), float(high), table.size)
+
+
+def satterthwaite(table: Floats) -> Estimate:
+    """The textbook's two-way interval: the residual counted once, Satterthwaite's degrees of freedom."""
+    runs, prompts = table.shape
+    of_run, of_prompt = table.mean(axis=1), table.mean(axis=0)
+    rest = table - of_run[:, None] - of_prompt + table.mean()
+    freedom = np.array([runs - 1, prompts - 1, (runs - 1) * (prompts - 1)])
+    parts = np.array(
+        [of_run.var(ddof=1) / runs, of_prompt.var(ddof=1) / prompts, (rest**2).sum() / freedom[2] / table.size]
+    )
+    variance = max(parts[0] + parts[1] - parts[2], parts.max())
+    reach = stdtrit(variance**2 / (parts**2 / freedom).sum(), 0.975) * variance**0.5
+    return Estimate(float(table.mean()), float(table.mean() - reach), float(table.mean() + reach), table.size)
+
+
+def coverage(draw: Callable[[], Floats], interval: Callable[[Floats], Estimate], truth: float) -> tuple[float, float]:
+    """Share of simulated studies whose interval holds the truth, and the mean width."""
+    found = [interval(draw()) for _ in range(TRIALS)]
+    return float(np.mean([e.low <= truth <= e.high for e in found])), float(np.mean([e.high - e.low for e in found]))
+
+
+@pytest.mark.parametrize(("prompts", "ratio"), list(product(SIZES, RATIOS)))
+def test_the_interval_of_a_continuous_measure_covers(prompts: int, ratio: tuple[float, float, float]) -> None:
+    rng = np.random.default_rng(prompts)
+    covered, width = coverage(lambda: gaussian(rng, prompts, *ratio), mean_interval, 0)
+    assert covered >= 0.93
+    spread = (ratio[0] / RUNS + ratio[1] / prompts + ratio[2] / (RUNS * prompts)) ** 0.5
+    assert width < 2.4 * (2 * 1.96 * spread), "three runs cost at most Student's t with two degrees of freedom"
+
+
+@pytest.mark.parametrize(("prompts", "setting"), list(product(SIZES, SHARES)))
+def test_the_interval_of_a_share_covers(prompts: int, setting: tuple[float, float, float]) -> None:
+    rng = np.random.default_rng(prompts)
+    covered, width = coverage(lambda: bernoulli(rng, prompts, *setting), share_interval, setting[0])
+    assert covered >= 0.93
+    assert width < 0.55
+
+
+@pytest.mark.parametrize(("shared", "plus", "minus"), [(0, 0.05, 0), (0.9, 0.05, 0), (0, 0.2, 0.05), (0.9, 0.1, 0.1)])
+def test_the_interval_of_a_paired_difference_of_shares_covers(shared: float, plus: float, minus: float) -> None:
+    """One method finds the target where the other does not in a share ``plus`` of all prompts, and the reverse."""
+    rng = np.random.default_rng(0)
+
+    def gaps() -> Floats:
+        score = ndtr(gaussian(rng, 32, 0, shared, 1 - shared))
+        table: Floats = (score < plus).astype(np.float64) - (score > 1 - minus)
+        return table
+
+    covered, width = coverage(gaps, lambda table: mean_interval(table, (-1, 1)), plus - minus)
+    assert covered >= 0.93 and width < 0.45
+
+
+def test_a_percentile_bootstrap_falls_short_with_three_runs() -> None:
+    rng = np.random.default_rng(0)
+    for ratio, most in (((0.1, 1, 1), 0.93), ((1, 1, 1), 0.87)):
+        covered, _ = coverage(lambda: gaussian(rng, 64, *ratio), lambda t: percentile_bootstrap(t, rng), 0)  # noqa: B023
+        assert covered < most, ratio
+    covered, _ = coverage(lambda: bernoulli(rng, 64, 0.9, 0.5, 0.5), lambda t: percentile_bootstrap(t, rng), 0.9)
+    assert covered < 0.9
+
+
+def test_satterthwaites_degrees_of_freedom_fall_short_where_the_runs_differ() -> None:
+    ours, theirs = (
+        np.mean([coverage(lambda: gaussian(rng, 64, 1, 1, 1), interval, 0)[0] for _ in range(4)])  # noqa: B023
+        for interval, rng in ((mean_interval, np.random.default_rng(1)), (satterthwaite, np.random.default_rng(1)))
+    )
+    assert theirs < 0.93 < ours
+
+
+def test_one_run_has_students_interval_over_its_prompts() -> None:
+    values = np.random.default_rng(2).random(30)
+    one = mean_interval(values)
+    reach = stdtrit(29, 0.975) * values.std(ddof=1) / 30**0.5
+    assert (one.low, one.high) == pytest.approx((values.mean() - reach, values.mean() + reach))
+    assert one.degrees_of_freedom == pytest.approx(29) and one.count == 30
+    assert mean_interval([values]) == one
+    wide = mean_interval(values, level=0.99)
+    assert wide.low < one.low and wide.high > one.high and wide.p_value == pytest.approx(one.p_value)
+
+
+def test_prompts_that_every_run_shares_do_not_count_as_many() -> None:
+    prompts = np.random.default_rng(4).random(20)
+    again = mean_interval(np.stack([prompts] * 5))
+    once = mean_interval(prompts)
+    assert (again.low, again.high) == pytest.approx((once.low, once.high)) and again.count == 100
+    pooled = mean_interval(np.stack([prompts] * 5).ravel())
+    assert pooled.high - pooled.low < 0.5 * (again.high - again.low), "what pooling would claim"
+
+
+def test_runs_that_differ_widen_the_interval() -> None:
+    prompts = np.random.default_rng(3).normal(0, 0.1, (3, 40))
+    found = [mean_interval(prompts + gap * np.array([[-1.0], [0.0], [1.0]])) for gap in (0.0, 0.1, 0.5, 1.0)]
+    widths = [one.high - one.low for one in found]
+    assert widths == sorted(widths) and widths[-1] > 5 * widths[0]
+    assert found[0].degrees_of_freedom > 3 > found[-1].degrees_of_freedom > 2 - 1e-6
+    assert found[-1].standard_error == pytest.approx(3**-0.5, rel=0.1), "three runs with a standard deviation of 1"
+
+
+def test_a_share_of_one_run_has_clopper_and_pearsons_interval() -> None:
+    """Reference values: Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20 and 1 of 29."""
+    for hits, of, low, high in (
+        (81, 263, 0.2527, 0.3676),
+        (15, 148, 0.0578, 0.1617),
+        (0, 20, 0, 0.1684),
+        (1, 29, 0.0009, 0.1776),
+    ):
+        share = mean_interval([True] * hits + [False] * (of - hits))
+        assert (share.low, share.high) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_a_share_at_the_edge_counts_prompts_and_not_runs() -> None:
+    every, none = share_interval(np.ones((3, 64))), share_interval(np.zeros((3, 64)))
+    assert (every.low, every.high) == pytest.approx((0.025 ** (1 / 64), 1))
+    assert (none.low, none.high) == pytest.approx((0, 1 - 0.025 ** (1 / 64)))
+    assert none.p_value == 1 and every.p_value == 0
+    assert mean_interval([True, True]) == share_interval(np.ones(2))
+
+
+def test_a_constant_difference_has_the_interval_that_its_bounds_allow() -> None:
+    same = mean_interval(np.zeros((3, 32)), (-1, 1))
+    rest = 1 - 0.025 ** (1 / 32)
+    assert (same.low, same.high, same.p_value) == pytest.approx((-rest, rest, 1))
+    for count in (5, 6):  # as a sign test has it: 6 of 6 stand at 5 %, 5 of 5 do not
+        every = mean_interval([1.0] * count, (-1, 1))
+        assert every.p_value == pytest.approx(2 * 0.5**count)
+        assert (every.low > 0) == (every.p_value < 0.05) == (count == 6)
+        turned = mean_interval([-1.0] * count, (-1, 1))
+        assert (turned.low, turned.high, turned.p_value) == pytest.approx((-every.high, -every.low, every.p_value))
+    for value in (0.3, 0.0):
+        unbounded = mean_interval([value, value])
+        assert (unbounded.low, unbounded.high, unbounded.p_value) == (value, value, float(value == 0))
+
+
+def test_one_prompt_says_nothing_of_others() -> None:
+    for values in ([0.5], [[0.4], [0.6]]):
+        one = mean_interval(values)
+        assert (one.mean, one.low, one.high, one.p_value) == (0.5, -math.inf, math.inf, 1)
+    assert (mean_interval([[0.4], [0.6]], (0, 1)).low, mean_interval([[0.4], [0.6]], (0, 1)).high) == (0, 1)
+
+
+def test_intervals_stay_within_the_bounds() -> None:
+    values = [0.0] * 5 + [0.9]
+    assert mean_interval(values).low < 0 == mean_interval(values, (0, 1)).low
+    flipped = mean_interval([1 - value for value in values], (0, 1))
+    assert flipped.high == 1 and flipped.low == pytest.approx(1 - mean_interval(values).high)
+    with pytest.raises(ValueError, match="values from 0.5 to 1.5: expected 0.0 to 1.0"):
+        mean_interval([0.5, 1.5], (0.0, 1.0))
+
+
+def test_the_p_value_says_what_the_interval_says() -> None:
+    rng = np.random.default_rng(5)
+    found = [mean_interval(gaussian(rng, 32, 0.1, 1, 1) + shift) for shift in np.linspace(-1.5, 1.5, 61)]
+    stands = [one.p_value < 0.05 for one in found]
+    assert stands == [not one.low <= 0 <= one.high for one in found] and 0 < sum(stands) < 61
+
+
+def test_values_that_have_no_mean_are_refused() -> None:
+    for nothing in (np.empty(0), np.empty((3, 0))):
+        with pytest.raises(ValueError, match="no values"):
+            mean_interval(nothing)
+    with pytest.raises(ValueError, match="not finite"):
+        mean_interval([1.0, float("nan")])
+
+
+def test_an_estimate_reads_as_mean_and_interval() -> None:
+    assert str(Estimate(0.5, 0.25, 0.75, 4)) == "0.500 [0.250, 0.750]"
+
+
+# -- many comparisons --------------------------------------------------------------------------------------------------
+
+
+def with_p_values(*p_values: float) -> dict[str, Estimate]:
+    return {"abcdef"[k]: Estimate(1, 0, 2, 9, 1, 8, p) for k, p in enumerate(p_values)}
+
+
+def test_holm_steps_down_and_stops_at_the_first_that_does_not_stand() -> None:
+    # 0.005 <= 0.05/4, 0.01 <= 0.05/3, 0.03 > 0.05/2: and so 0.04 does not stand either, although 0.04 <= 0.05/1.
+    assert holm(with_p_values(0.01, 0.04, 0.03, 0.005)) == {"a", "d"}
+    assert holm(with_p_values(0.01, 0.02, 0.03)) == {"a", "b", "c"}, "0.02 <= 0.05/2: Bonferroni would stop at 0.05/3"
+    assert holm(with_p_values(0.04)) == {"a"} and holm(with_p_values(0.04, 0.04)) == set()
+    assert holm(with_p_values(0.01, 0.04, 0.03, 0.005), level=0.2) == {"a", "b", "c", "d"}
+    assert holm({}) == set()
+    with pytest.raises(ValueError, match="no p-value: x"):
+        holm({"x": Estimate(0.5, 0.4, 0.6, 3)})
+
+
+def test_holm_rarely_finds_anything_where_nothing_is() -> None:
+    rng = np.random.default_rng(6)
+    corrected, plain = 0, 0
+    for _ in range(TRIALS):
+        study = {str(k): mean_interval(gaussian(rng, 32, 0.1, 1, 1)) for k in range(12)}
+        corrected += bool(holm(study))
+        plain += any(one.p_value < 0.05 for one in study.values())
+    assert corrected / TRIALS <= 0.05 < 0.15 < plain / TRIALS
+
+
+def test_statistics_need_no_renderer_no_judge_and_no_torch() -> None:
+    code = (
+        "import sys, spf_lite.evaluation.statistics\n"
+        "heavy = {'torch', 'diffusers', 'resvg_py', 'spf_lite.tiny_world.rendering', 'spf_lite.evaluation.judge'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
