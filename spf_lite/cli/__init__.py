@@ -11,11 +11,13 @@ import sys
 from collections.abc import Sequence
 
 from spf_lite.cli.parser import build_parser
+from spf_lite.cli.threads import set_thread_policy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. Errors that a user can mend are one line, without a traceback."""
     options = build_parser().parse_args(arguments)
+    set_thread_policy()  # before torch is imported
     # Before transformers is imported, or it remarks on every optional package that is not there.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
