@@ -39,10 +39,11 @@ book: $(STAMP) ## execute and render the book: _build/html/index.html
 test: lint ## lint, type checks, every chapter and every test
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env book tests
 
-lint: $(STAMP) ## ruff and mypy
+lint: $(STAMP) ## ruff, mypy, and the layers of the library
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 serve: book ## render the book and serve it on this machine
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
