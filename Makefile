@@ -1,6 +1,6 @@
 # Everything runs in .venv, which the first target that needs it sets up. Exact versions are in constraints.txt.
 #   make book PYTHON=python3.12          another Python (3.11 to 3.13)
-#   make test WORKERS=1                   one file after the other, with little memory
+#   make test WORKERS=1                   one chapter or test file after the other, with little memory
 #   make book TORCH_INDEX=<address>      take PyTorch from another index, such as the one for CPU-only wheels
 
 PYTHON ?= python3
@@ -10,8 +10,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
 PORT ?= 8000
-# How many files are tested at a time, each with one thread: two that want all cores only wait for each other.
+# How many chapters are executed, or files tested, at a time, each with one thread (spf_lite/cli/threads.py says why).
 WORKERS ?= 2
+export WORKERS
 
 .DEFAULT_GOAL := help
 .PHONY: help install book test lint serve clean
@@ -36,12 +37,13 @@ book: $(STAMP) ## execute and render the book: _build/html/index.html
 	@echo "Open _build/html/index.html in a browser, or run 'make serve'."
 
 test: lint ## lint, type checks, every chapter and every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env book tests
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env book tests
 
-lint: $(STAMP) ## ruff and mypy
+lint: $(STAMP) ## ruff, mypy, and the layers of the library
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 serve: book ## render the book and serve it on this machine
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)

@@ -6,6 +6,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from spf_lite.cli.threads import set_thread_policy
+
+set_thread_policy(threads=1)  # before torch is imported; `make test` runs several processes
+
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -21,8 +25,6 @@ from spf_lite.pretrain.ship import image_processor, text_tower
 from spf_lite.tiny_world.custom_sets import write_custom_set
 from spf_lite.tiny_world.portraits import Portrait
 from spf_lite.tiny_world.rendering import render
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

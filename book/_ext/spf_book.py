@@ -1,15 +1,14 @@
 """What the book asks of Sphinx beyond ``_config.yml``.
 
 * The public address is read from ``pyproject.toml``, the only place where it stands.
-* Executed chapters are cached under a key that is a hash of the library and the weights: jupyter-cache by itself only
-  notices changes in the notebooks.
+* Chapters are executed side by side (``chapters.py``) and cached under a key that is a hash of the library and the
+  weights (``execution_key.py``).
 * Figures are served as WebP, which takes a quarter of what their PNG takes.
 * anywidget's script for static pages is copied out of the installed Python package; pages open cleanly as files, too.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import tomllib
@@ -17,32 +16,18 @@ from pathlib import Path
 
 import anywidget
 from PIL import Image
+from spf_lite.cli.threads import set_thread_policy
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-ROOT = Path(__file__).resolve().parents[2]
-#: What the outputs of a chapter depend on, besides the chapter.
-LIBRARY = (
-    "spf_lite/**/*.py",
-    "spf_lite/**/*.js",
-    "spf_lite/**/*.css",
-    "data_samples/**/*",
-    "constraints.txt",
-)
+from chapters import execute_missing
+from execution_key import ROOT, cache_folder, digest
+
 #: What a rendered page depends on, besides those.
 PAGE = ("book/_assets/*", "book/_ext/*.py", "pyproject.toml")
 #: A figure in a page: its name is a hash of what it shows, so that one that was converted stays converted.
 FIGURE = re.compile(r"_images/[0-9a-f]{64}\.png")
 FONT_PRELOAD = re.compile(r'<link rel="preload" as="font"[^>]*>\s*')
-
-
-def digest(patterns: tuple[str, ...], root: Path = ROOT) -> str:
-    """A short hash of the names and contents of all files that match."""
-    found = hashlib.sha256()
-    for path in sorted({path for pattern in patterns for path in root.glob(pattern)}):
-        if path.is_file() and "__pycache__" not in path.parts:
-            found.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return found.hexdigest()[:16]
 
 
 def public_address(root: Path = ROOT) -> str:
@@ -56,7 +41,7 @@ def configure(app: Sphinx, config: Config) -> None:
         **config.html_theme_options,
         "repository_url": public_address(),
     }
-    config.nb_execution_cache_path = str(Path(app.outdir).parent / ".jupyter_cache" / digest(LIBRARY))
+    config.nb_execution_cache_path = str(cache_folder(Path(app.outdir).parent))
     config.spf_inputs = digest(PAGE)
 
 
@@ -91,6 +76,8 @@ def light(folder: Path, name: str) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx. A changed ``spf_inputs`` or cache path makes it read every page again."""
     app.add_config_value("spf_inputs", "", "env", types=[str])
+    set_thread_policy(threads=1)  # the kernels of chapters inherit it
     app.connect("config-inited", configure)
+    app.connect("env-before-read-docs", execute_missing)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

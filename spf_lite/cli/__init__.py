@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from spf_lite.cli.parser import build_parser
+from spf_lite.cli.threads import set_thread_policy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     the program keeps its traceback.
     """
     options = build_parser().parse_args(arguments)
+    set_thread_policy()  # before torch is imported
     # Before transformers is imported, or it remarks on every optional package that is not there.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -3,12 +3,12 @@
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from tests.browser.conftest import Watched, stumbling_blocks
-
-from ..conftest import HTML
+from tests.pages.conftest import HTML
 
 pytestmark = [pytest.mark.pages, pytest.mark.browser]
 
@@ -46,7 +46,7 @@ def _wait_for_widgets(watched: Watched, page_file: Path) -> float:
     return float(watched.page.evaluate("performance.now()")) / 1000
 
 
-def test_is_quiet_quick_and_fits(opened: Watched, page_file: Path, record_property: pytest.FixtureRequest) -> None:
+def test_is_quiet_quick_and_fits(opened: Watched, page_file: Path) -> None:
     page = opened.page
     ready = _wait_for_widgets(opened, page_file)
     page.wait_for_timeout(300)
@@ -64,7 +64,7 @@ def test_is_quiet_quick_and_fits(opened: Watched, page_file: Path, record_proper
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_widgets_are_accessible(opened: Watched, page_file: Path, scheme: str) -> None:
+def test_widgets_are_accessible(opened: Watched, page_file: Path, scheme: Literal["light", "dark"]) -> None:
     if not _expects_widgets(page_file):
         pytest.skip("no widget on this page")
     opened.page.emulate_media(color_scheme=scheme)

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from ..conftest import HTML
+from tests.pages.conftest import HTML
 
 pytestmark = pytest.mark.pages
 

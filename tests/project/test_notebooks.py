@@ -18,7 +18,8 @@ CHECKED = "nbval-check-output"
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
 def notebook(request: pytest.FixtureRequest) -> nbformat.NotebookNode:
-    return nbformat.read(request.param, as_version=4)
+    read: nbformat.NotebookNode = nbformat.read(request.param, as_version=4)
+    return read
 
 
 def _code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -26,7 +27,7 @@ def _code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 
 def _tags(cell: nbformat.NotebookNode) -> list[str]:
-    return cell.metadata.get("tags", [])
+    return list(cell.metadata.get("tags", []))
 
 
 def _shows_picture(cell: nbformat.NotebookNode) -> bool:
@@ -97,10 +98,11 @@ def test_begins_with_a_title_and_one_hidden_set_up(notebook: nbformat.NotebookNo
     assert notebook.cells[0].source.startswith("# ")
     first = _code(notebook)[0]
     assert "google.colab" in first.source and "remove-cell" in _tags(first)
-    # No registry has the library under its name, so Colab installs it from where the project lives.
+    # Colab gets the library, and the results that are not in the wheel, from where the project lives.
     project = tomllib.loads((BOOK.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     address = project["urls"]["Repository"]
-    assert f'"git+{address}"' in first.source and "{source}" in first.source
+    assert f'"{address}"' in first.source and "git clone --quiet --depth 1 {source}" in first.source
+    assert f'sys.path.insert(0, "{address.rsplit("/", 1)[1]}")' in first.source
     hidden = [cell for cell in _code(notebook)[1:] if {"hide-cell", "remove-cell"} & set(_tags(cell))]
     assert len(hidden) <= 1
 

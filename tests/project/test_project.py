@@ -45,8 +45,9 @@ def test_wherever_the_project_says_where_it_lives_it_says_the_same() -> None:
     said = {name: set(pattern.findall(text)) for name, text in _texts().items()}
     said = {name: addresses for name, addresses in said.items() if addresses}
     assert set().union(*said.values()) == {address}
-    # pip has to be told by the reader and by Colab; everything else reads it from pyproject.toml.
-    assert {name for name in said if not name.endswith(".ipynb")} == {"README.md", "pyproject.toml"}
+    # Readers, Colab and citation tools have to be told; everything else reads it from pyproject.toml.
+    told = {"README.md", "pyproject.toml", "CITATION.cff"}
+    assert {name for name in said if not name.endswith(".ipynb")} == told
 
 
 def test_exact_versions_stand_in_one_file() -> None:

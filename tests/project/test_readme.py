@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from spf_lite.cli import _parser
+from spf_lite.cli.parser import build_parser
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,7 +28,7 @@ def test_there_is_something_to_check() -> None:
 def test_commands_exist(command: str) -> None:
     words = shlex.split(command)
     if words[0] == ".venv/bin/spf-lite":
-        _parser().parse_args(words[1:])
+        build_parser().parse_args(words[1:])
         return
     assert words[0] == "make", f"no check for {words[0]}: add one"
     done = subprocess.run([*words, "--dry-run"], cwd=ROOT, capture_output=True, text=True, timeout=60)
