@@ -20,27 +20,6 @@ COUNT_HOLES = """canvas => {
   return [holes, data.length / 4];
 }"""
 
-#: Stands in for a kernel: holds the state, tells listeners of every change, and notes what the view saves.
-WITH_KERNEL = """async ({ code, state }) => {
-  const listeners = {};
-  const model = {
-    saved: 0,
-    get: (name) => state[name],
-    set: (name, value) => {
-      const changed = state[name] !== value;
-      state[name] = value;
-      if (changed) for (const tell of listeners[`change:${name}`] ?? []) tell();
-    },
-    save_changes: () => { model.saved += 1; },
-    on: (event, listener) => (listeners[event] ??= []).push(listener),
-    off: (event, listener) => { listeners[event] = listeners[event].filter((other) => other !== listener); },
-    heard: () => Object.values(listeners).flat().length,
-  };
-  const module = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
-  window.model = model;
-  window.stop = module.default.render({ model, el: document.body });
-}"""
-
 
 def _divider(page: Page) -> float:
     """Where the upper picture is cut, in percent of its width from the left."""
@@ -146,18 +125,14 @@ def test_fits_a_phone(watched: Any) -> None:
     _quiet(watched)
 
 
-def test_a_kernel_and_the_view_follow_each_other(browser: Browser) -> None:
+def test_a_kernel_and_the_view_follow_each_other(live: Live) -> None:
     picture = Image.new("RGB", (8, 8))
     images = {"base": picture, "naive": picture, "spf": picture}
     items = [
         {"target": target, "seed": seed, "prompt": f"{target} {seed}", "images": images}
         for target, seed in (("hat", 1), ("hat", 2), ("beard", 3))
     ]
-    widget = BeforeAfter(items)
-    names = ("items", "labels", "methods", "target", "seed", "method", "position", "difference")
-    page = browser.new_page()
-    page.evaluate(WITH_KERNEL, {"code": str(widget._esm), "state": {name: getattr(widget, name) for name in names}})
-
+    page = live(BeforeAfter(items))
     page.evaluate("model.set('position', 12.5); model.set('seed', 2); model.set('method', 'spf')")
     expect(page.get_by_role("slider")).to_have_js_property("value", "13")
     expect(page.get_by_label("Seed")).to_have_value("2")
@@ -173,4 +148,3 @@ def test_a_kernel_and_the_view_follow_each_other(browser: Browser) -> None:
 
     page.evaluate("stop()")
     assert page.evaluate("model.heard()") == 0
-    page.close()

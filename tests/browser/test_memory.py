@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import expect
-from tests.test_widgets_memory import CARDS, STEPS
+from tests.widgets.test_memory_calculator import CARDS, STEPS
 
 from spf_lite.widgets import MemoryCalculator
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
-from tests.test_widgets_scrubber import PEOPLE, run_of
+from tests.widgets.test_training_scrubber import PEOPLE, run_of
 
 from spf_lite.widgets import TrainingScrubber
 

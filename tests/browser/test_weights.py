@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import expect
-from tests.test_widgets_weights import BASE, PEOPLE, bare, sweep_of
+from tests.widgets.test_weight_explorer import BASE, PEOPLE, bare, sweep_of
 
 from spf_lite.widgets import WeightExplorer
 
