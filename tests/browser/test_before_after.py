@@ -109,8 +109,27 @@ def test_in_the_dark_pictures_stay_as_they_are(watched: Any) -> None:
     text, paper = page.locator(".spf-prompt").evaluate(
         "element => [getComputedStyle(element).color, getComputedStyle(document.body).backgroundColor]"
     )
+    assert page.locator(".spf-before").evaluate("e => getComputedStyle(e).backgroundColor") == "rgba(0, 0, 0, 0)"
     light, dark = (sum(map(int, re.findall(r"\d+", color)[:3])) for color in (text, paper))
     assert light - dark > 300
+    _quiet(watched)
+
+
+def test_a_figure_on_white_lies_on_a_card_in_the_dark_and_keeps_its_pixels(watched: Any) -> None:
+    page = watched.page
+    figure = page.locator("div.cell_output img:not(.spf-widget img)")
+    expect(figure).to_have_count(1)
+    style = """image => {
+      const { filter, mixBlendMode, opacity, backgroundColor, borderTopWidth, borderTopLeftRadius } =
+        getComputedStyle(image);
+      return [[filter, mixBlendMode, opacity], backgroundColor, borderTopWidth, borderTopLeftRadius];
+    }"""
+    for theme, background, frame, radius in (
+        ("light", "rgba(0, 0, 0, 0)", "0px", "4px"),
+        ("dark", "rgb(255, 255, 255)", "8px", "16px"),
+    ):
+        page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+        assert figure.evaluate(style) == [["none", "normal", "1"], background, frame, radius]
     _quiet(watched)
 
 
