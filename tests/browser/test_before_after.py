@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from spf_lite.widgets import BeforeAfter
+
+from .conftest import Live
 
 pytestmark = pytest.mark.browser
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import expect
-from tests.widgets.test_memory_calculator import CARDS, STEPS
 
 from spf_lite.widgets import MemoryCalculator
+from tests.widgets.test_memory_calculator import CARDS, STEPS
 
 pytestmark = pytest.mark.browser
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
-from tests.widgets.test_training_scrubber import PEOPLE, run_of
 
 from spf_lite.widgets import TrainingScrubber
+from tests.widgets.test_training_scrubber import PEOPLE, run_of
 
 pytestmark = pytest.mark.browser
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import expect
-from tests.widgets.test_weight_explorer import BASE, PEOPLE, bare, sweep_of
 
 from spf_lite.widgets import WeightExplorer
+from tests.widgets.test_weight_explorer import BASE, PEOPLE, bare, sweep_of
 
 pytestmark = pytest.mark.browser
 

@@ -6,7 +6,7 @@ from spf_lite.data.batch import phrase_matrix
 from spf_lite.data.prompts import encode_pair
 from spf_lite.method.attention import LayerRecord
 from spf_lite.method.control_map import combine, control_map, min_max, noise_difference
-from spf_lite.pretrain import tokenizer as tiny_tokenizer
+from spf_lite.pretrain.text import build_tokenizer
 
 PLAIN = ControlMapOptions(smoothing=1, rescale=False, subtraction="sum")
 
@@ -73,7 +73,7 @@ def test_options_are_checked() -> None:
 
 
 def test_a_batch_with_unequal_numbers_of_phrases() -> None:
-    tokenizer = tiny_tokenizer.build()
+    tokenizer = build_tokenizer()
     pairs = [encode_pair(tokenizer, "a person, red hair", "sunglasses"), encode_pair(tokenizer, "smiling", "a beard")]
     matrix = phrase_matrix(pairs, tokenizer.model_max_length)
     assert matrix.shape == (2, 2, 32)
