@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Route
+from playwright.sync_api import Browser, ConsoleMessage, FloatRect, Locator, Page, Request, Route
 
 from spf_lite.widgets.base import PicturedWidget
 
@@ -165,6 +165,20 @@ def stumbling_blocks(page: Page, widgets: str = ".spf-widget") -> list[str]:
     ]
 
 
+def box_of(place: Locator) -> FloatRect:
+    """Where an element is on the page, in CSS pixels."""
+    box = place.bounding_box()
+    assert box is not None, f"{place} is not shown"
+    return box
+
+
+def attribute(place: Locator, name: str) -> str:
+    """An attribute that an element has."""
+    value = place.get_attribute(name)
+    assert value is not None, f"{place} has no {name}"
+    return value
+
+
 class Watched:
     """A page and everything that went wrong on it."""
 
@@ -175,6 +189,11 @@ class Watched:
         page.on("pageerror", lambda error: self.troubles.append(f"exception: {error}"))
         page.on("requestfailed", self._failed)
         page.route("**/*", self._allow_local)
+
+    def assert_quiet(self) -> None:
+        """Nothing went wrong, and nothing goes wrong in the next moments."""
+        self.page.wait_for_timeout(300)
+        assert self.troubles == []
 
     def _heard(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and HARMLESS not in message.text:
