@@ -1,4 +1,4 @@
-"""Chapters are tested by nbval; those that `make book` has executed are not executed again."""
+"""Chapters are tested by nbval, from the execution of `make book` if any."""
 
 from collections.abc import Generator
 from pathlib import Path

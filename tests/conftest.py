@@ -20,8 +20,8 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.evaluation.judge import Judge, JudgeNet
 from spf_lite.models.backbone import Backbone, load
-from spf_lite.pretrain import tokenizer as tiny_tokenizer
 from spf_lite.pretrain.ship import image_processor, text_tower
+from spf_lite.pretrain.text import build_tokenizer
 from spf_lite.tiny_world.custom_sets import write_custom_set
 from spf_lite.tiny_world.portraits import Portrait
 from spf_lite.tiny_world.rendering import render
@@ -29,7 +29,7 @@ from spf_lite.tiny_world.rendering import render
 
 @pytest.fixture(scope="session")
 def tokenizer() -> CLIPTokenizer:
-    return tiny_tokenizer.build()
+    return build_tokenizer()
 
 
 def deaf_unet() -> UNet2DConditionModel:

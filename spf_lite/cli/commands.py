@@ -64,9 +64,8 @@ def custom(options: Namespace) -> int:
 
 def pretrain(options: Namespace) -> int:
     """Also under ``torchrun --nproc-per-node 2 -m spf_lite.cli pretrain unet``: two processes share each batch."""
-    from spf_lite.pretrain import loop, run
+    from spf_lite.pretrain import run
 
-    loop.join_processes()
     work = options.work or run.default_work_folder()
     run.pretrain(options.part, work, options.steps)
     if options.ship:

@@ -1,1 +1,1 @@
-"""How the shipped weights were made: autoencoder, CLIP, UNet, judge. Every part resumes after an interruption."""
+"""How the shipped weights were trained: autoencoder, CLIP, UNet, decoders, judge. Every part can be resumed."""

@@ -1,4 +1,4 @@
-"""Is the shipped model fit for its work? Does it follow prompts, and does it really not know the targets?"""
+"""The check of the shipped model: it follows prompts, it does not know the targets, and its judge is accurate."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ REQUIRED: dict[str, float] = {
     "hair_style": 0.80,
     "expression": 0.80,
 }
-#: The judge must be right this often on each attribute of held-out renders passed through the autoencoder.
+#: Least accuracy of the judge, per attribute, on held-out renders that the autoencoder reconstructs.
 REQUIRED_JUDGE = 0.98
-#: An untuned model may seem to show a target at most this often.
+#: The untuned model must show a target that its prompt names less often than this: it has never seen one.
 ALLOWED_TARGET = 0.10
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table: what was measured, what it must be."""
+    """One line of the table: what was measured, and what is required of it."""
 
     name: str
     found: Estimate
@@ -56,7 +56,7 @@ def prompt_following(
     count: int = 256,
     steps: int = 25,
 ) -> list[Check]:
-    """Ask for ``count`` random portraits with fixed seeds; how often does the judge find what was asked for?"""
+    """For ``count`` random prompts and fixed seeds: how often the judge finds the attribute that the prompt names."""
     rng = Random("prompts to follow")
     asked = [random_portrait(rng) for _ in range(count)]
     images = sample(backbone, [describe(p) for p in asked], seeds=range(count), steps=steps)
@@ -76,7 +76,7 @@ def unseen_targets(
     count: int = 64,
     steps: int = 25,
 ) -> list[Check]:
-    """Ask the untuned model for each target: it must not know it."""
+    """For each target, ``count`` prompts that name it: how often the untuned model's portraits show it."""
     checks = []
     for target in TARGETS:
         leave_out = unnamed_attributes(target, "named")
@@ -84,12 +84,12 @@ def unseen_targets(
         prompts = [complete(portrait, leave_out) for portrait in people]
         images = sample(backbone, prompts, seeds=range(count), steps=steps)
         rate = mean_interval(judge(images).shows(target))
-        checks.append(Check(f"shows {target} untaught", rate, f"< {ALLOWED_TARGET:.2f}", rate.mean < ALLOWED_TARGET))
+        checks.append(Check(f"shows {target} untuned", rate, f"< {ALLOWED_TARGET:.2f}", rate.mean < ALLOWED_TARGET))
     return checks
 
 
 def held_out_accuracy(autoencoder: AutoencoderKL, judge: Judge, count: int = 1000) -> list[Check]:
-    """How often the judge is right about held-out renders that went through the autoencoder and back."""
+    """The judge's accuracy on ``count`` held-out renders, encoded and decoded by the autoencoder."""
     people = portraits_of("held-out", 0)[:count]
     pictures = torch.from_numpy(np.stack([np.asarray(render(portrait)) for portrait in people]))
     masks = np.stack([part_mask(portrait, MASK_SIZE) for portrait in people])
@@ -103,7 +103,15 @@ def held_out_accuracy(autoencoder: AutoencoderKL, judge: Judge, count: int = 100
 
 
 def check_model(backbone: Backbone, prompts: int = 256) -> list[Check]:
-    """The whole table: does the model follow prompts, is it innocent of the targets, can the judge be trusted?"""
+    """The whole table: prompts that are followed, targets that are unknown, and the judge's accuracy.
+
+    Args:
+        backbone: whose folder holds the judge.
+        prompts: how many random portraits to sample; the other parts of the check scale with it.
+
+    Raises:
+        FileNotFoundError: if there is no judge in the model's folder.
+    """
     judge = Judge.load(Path(backbone.spec.source) / "judge")
     return [
         *prompt_following(backbone, judge, prompts),

@@ -1,8 +1,8 @@
-"""The small CLIP: a text tower that the UNet listens to, an image tower that the enhancement loss and the measures ask.
+"""The small CLIP: its text tower conditions the UNet, its image tower serves the enhancement loss and the measures.
 
-Two losses: captions against images, softmax over the batch (CLIP, Radford et al. 2021), and *every phrase of the world*
-against every image, one yes-or-no question each (SigLIP, Zhai et al. 2023). The second teaches what a single phrase
-means, and from the whole batch at once.
+Two losses: captions against images, softmax over the batch (CLIP, Radford et al. 2021), and *every phrase of the tiny
+world* against every image, one binary classification each (SigLIP, Zhai et al. 2023). The second teaches what a single
+phrase means, from all images of a batch at once.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from spf_lite.pretrain import tokenizer as tiny_tokenizer
-from spf_lite.pretrain.captions import random_caption, true_phrases
 from spf_lite.pretrain.dataset import load_split
 from spf_lite.pretrain.loop import Schedule, fit
+from spf_lite.pretrain.text import build_tokenizer, random_caption, true_phrases
 from spf_lite.tiny_world.portraits import Portrait, all_phrases
 
 SCHEDULE = Schedule(steps=3000, learning_rate=1e-3, warmup=150, decay=800, ema=0.995, weight_decay=0.05)
@@ -58,7 +57,7 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 class Towers(nn.Module):
-    """CLIP plus the bias and scale of the phrase questions, which are needed in training only."""
+    """CLIP plus the scale and bias of the phrase loss (SigLIP's t' and b), which are needed in training only."""
 
     def __init__(self, clip: CLIPModel) -> None:
         super().__init__()
@@ -73,7 +72,12 @@ def shrink(images: Tensor) -> Tensor:
 
 
 def roughen(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur and noise of random strength: one-step predictions and young models do not draw crisp pictures."""
+    """Blur and noise of random strength: one-step predictions and early checkpoints give images that are not sharp.
+
+    Args:
+        images: (B, 3, H, W); not changed.
+        generator: of the strengths and the noise.
+    """
     blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     share = torch.rand(len(images), 1, 1, 1, generator=generator) ** 2
     noise = torch.randn(images.shape, generator=generator) * 0.15
@@ -81,27 +85,27 @@ def roughen(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str], length: int | None = None) -> Tensor:
-    """Token ids (B, ``length``), or as long as the longest text; padded."""
+    """Token ids (B, ``length``), padded; without ``length`` as long as the longest text."""
     padding = "max_length" if length else True
     ids: Tensor = tokenizer(texts, padding=padding, truncation=True, max_length=length, return_tensors="pt").input_ids
     return ids
 
 
 def losses(model: Towers, images: Tensor, captions: Tensor, vocabulary: Tensor, truth: Tensor) -> dict[str, Tensor]:
-    """Contrastive and phrase losses.
+    """Contrastive and phrase losses; ``loss`` is their sum, the others are detached.
 
     Args:
         model: the towers.
         images: (B, 3, 64, 64).
-        captions: token ids (B, length), one caption an image.
-        vocabulary: token ids (P, length), every phrase of the world.
+        captions: token ids (B, length), one caption for each image.
+        vocabulary: token ids (P, length), every phrase of the tiny world.
         truth: (B, P), 1 where the phrase is true of the image.
     """
     clip = model.clip
     image = clip.get_image_features(images).pooler_output
     text = clip.get_text_features(captions).pooler_output
     phrases = clip.get_text_features(vocabulary).pooler_output
-    with torch.autocast("cpu", enabled=False):  # 16 bits are too few for logits of up to 100
+    with torch.autocast("cpu", enabled=False):  # bfloat16 is too coarse for logits of up to 100
         image, text, phrases = (F.normalize(features.float(), dim=-1) for features in (image, text, phrases))
         logits = clip.logit_scale.exp().clamp(max=100) * image @ text.T
         answers = model.phrase_scale.exp() * image @ phrases.T + model.phrase_bias
@@ -131,7 +135,7 @@ def phrase_truth(portraits: list[Portrait]) -> Tensor:
 
 def train(folder: Path, schedule: Schedule = SCHEDULE) -> tuple[CLIPModel, CLIPTokenizer]:
     """Train or resume; returns CLIP with averaged weights, and the tokenizer."""
-    tokenizer = tiny_tokenizer.build()
+    tokenizer = build_tokenizer()
     base, mixed = load_split(folder / "portraits", "base", 8), load_split(folder / "portraits", "mixed")
     pool = torch.cat([shrink(part) for images in (mixed, base) for part in torch.from_numpy(images.images).split(500)])
     portraits = mixed.portraits + base.portraits

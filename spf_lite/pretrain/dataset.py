@@ -1,9 +1,9 @@
-"""The rendered portraits that everything is pretrained on, in chunks on disk so that rendering can be interrupted.
+"""The rendered portraits that all parts are trained on, in chunks on disk, so that rendering can be interrupted.
 
 Three splits, each a function of its name and chunk number alone:
 
-- ``base``: no targets; all that the UNet ever sees.
-- ``mixed``: 60 % show one target; for the autoencoder, CLIP and the judge, which must know them.
+- ``base``: no targets; the only split that the UNet is trained on.
+- ``mixed``: 60 % show one target; for the autoencoder, CLIP and the judge, which must know the targets.
 - ``held-out``: like ``mixed``, never trained on.
 """
 
@@ -30,7 +30,7 @@ MASK_SIZE = 64
 
 
 def portraits_of(split: str, chunk: int) -> list[Portrait]:
-    """The portraits of one chunk, re-drawn from its name (nothing but pixels needs storing)."""
+    """The portraits of one chunk, sampled from its name as seed: only pixels need to be stored."""
     rng = Random(f"{split}-{chunk}")
     result = []
     for _ in range(CHUNK):
@@ -46,16 +46,22 @@ def _render_chunk(job: tuple[str, int], folder: Path, size: int) -> None:
     path = folder / f"{split}-{chunk:03d}.npz"
     if path.exists():
         return
-    drawn = portraits_of(split, chunk)
-    arrays: dict[str, NDArray[np.uint8]] = {"images": np.stack([np.asarray(render(p, size)) for p in drawn])}
+    portraits = portraits_of(split, chunk)
+    arrays: dict[str, NDArray[np.uint8]] = {"images": np.stack([np.asarray(render(p, size)) for p in portraits])}
     if split != "base":
-        arrays["masks"] = np.stack([part_mask(p, MASK_SIZE) for p in drawn])
+        arrays["masks"] = np.stack([part_mask(p, MASK_SIZE) for p in portraits])
     with replacing(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def build(folder: Path, size: int = 128, workers: int = 2) -> None:
-    """Render whatever is missing of every split into ``folder``; safe to interrupt and to repeat."""
+    """Render the chunks that are missing in ``folder``; may be interrupted and repeated.
+
+    Args:
+        folder: of the chunks, ``<split>-<number>.npz``.
+        size: of an image, in pixels.
+        workers: processes that render.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(split, chunk) for split in ("mixed", "held-out", "base") for chunk in range(SPLITS[split])]
     todo = [job for job in jobs if not (folder / f"{job[0]}-{job[1]:03d}.npz").exists()]

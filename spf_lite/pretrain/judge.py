@@ -1,7 +1,7 @@
-"""Training the judge: on renders, on their reconstructions by the autoencoder, and on both made worse.
+"""Training the judge: on renders, and on reconstructions by the autoencoder, both with blur and noise.
 
-What the judge will see are generated pictures: a little blurred, a little noisy, decoded from latents that are a little
-off. So half of its training pictures are decoded from latents with noise on them.
+The judge is used on generated images: a little blurred, a little noisy, decoded from latents that are not quite a
+portrait's. So about half of its training images are decoded from latents with added noise.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from spf_lite.tiny_world.portraits import Portrait, get_target
 SCHEDULE = Schedule(steps=1000, learning_rate=1.5e-3, warmup=100, decay=600, ema=0.995, weight_decay=0.02)
 BATCH = 64
 IGNORE = -100
-#: How many pictures are also learned from their reconstruction.
+#: How many images are also shown as their reconstruction.
 RECONSTRUCTED = 6000
 
 
 def answers(portrait: Portrait) -> list[int]:
-    """The right value of every head, as its index; :data:`IGNORE` where a target hides the attribute."""
+    """The class index of each head, in the order of ``HEADS``; :data:`IGNORE` where a target hides the attribute."""
     hidden = {name for target in portrait.targets for name in get_target(target).affects}
     result = []
     for head, values in HEADS.items():
@@ -49,10 +49,10 @@ def answers(portrait: Portrait) -> list[int]:
 def reconstruct(
     autoencoder: AutoencoderKL, images: Tensor, generator: torch.Generator, noise: float = 0.35, batch: int = 32
 ) -> Tensor:
-    """Through the autoencoder and back, at half size: uint8 (N, 128, 128, 3) to float (N, 3, 64, 64) in [-1, 1].
+    """Encode and decode, at half size: uint8 (N, 128, 128, 3) to float (N, 3, 64, 64) in [-1, 1].
 
-    Each latent gets noise of a random strength up to ``noise`` standard deviations. The result lies in main memory,
-    wherever the autoencoder is.
+    Each latent gets noise of a random strength up to ``noise`` standard deviations. The result is on the CPU, wherever
+    the autoencoder is.
     """
     scale = 1 / autoencoder.config["scaling_factor"]
     result = []
@@ -66,7 +66,7 @@ def reconstruct(
 
 
 def pairs_by_identity(portraits: list[Portrait]) -> dict[tuple[str, ...], list[int]]:
-    """Which pictures show the same person (those whose hair a target hides are left out)."""
+    """Indices of the images that show the same person, by identity; images whose hair a target hides are left out."""
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for index, portrait in enumerate(portraits):
         if "winter-hat" not in portrait.targets:
@@ -75,14 +75,16 @@ def pairs_by_identity(portraits: list[Portrait]) -> dict[tuple[str, ...], list[i
 
 
 def losses(net: nn.Module, images: Tensor, truth: Tensor, masks: Tensor, same: Tensor) -> dict[str, Tensor]:
-    """Classes (cross-entropy per head), parts (cross-entropy per pixel), identity (supervised contrastive).
+    """Attributes (cross-entropy per head), parts (cross-entropy per pixel), identity (supervised contrastive loss).
+
+    The identity term is that of Khosla et al. 2020 ("Supervised Contrastive Learning"), with temperature 0.1.
 
     Args:
-        net: the judge.
-        images: (2B, 3, 64, 64).
-        truth: (2B, heads), indices or :data:`IGNORE`.
-        masks: (2B, 64, 64), part indices.
-        same: (2B, 2B), True where two rows show the same person.
+        net: the judge's network.
+        images: (N, 3, 64, 64) in [-1, 1].
+        truth: (N, heads), class indices or :data:`IGNORE`.
+        masks: (N, 64, 64), part indices.
+        same: (N, N), True where two images show the same person.
     """
     logits, identity, parts = net(images)
     logits = {name: answer.float() for name, answer in logits.items()}
@@ -92,15 +94,15 @@ def losses(net: nn.Module, images: Tensor, truth: Tensor, masks: Tensor, same: T
     )
     part = F.cross_entropy(parts, masks.long())
     similarity = (identity @ identity.T).float() / 0.1
-    oneself = torch.eye(len(images), dtype=torch.bool)
-    log_share = similarity.masked_fill(oneself, -1e4).log_softmax(dim=1)
-    friends = (same & ~oneself).float()
-    who = -(log_share * friends).sum(dim=1).div(friends.sum(dim=1).clamp(min=1)).mean()
+    itself = torch.eye(len(images), dtype=torch.bool)
+    log_share = similarity.masked_fill(itself, -1e4).log_softmax(dim=1)
+    positives = (same & ~itself).float()
+    person = -(log_share * positives).sum(dim=1).div(positives.sum(dim=1).clamp(min=1)).mean()
     return {
-        "loss": classes.sum() + part + 0.3 * who,
+        "loss": classes.sum() + part + 0.3 * person,
         "classes": classes.detach().mean(),
         "parts": part.detach(),
-        "identity": who.detach(),
+        "identity": person.detach(),
     }
 
 
@@ -127,8 +129,8 @@ def train(folder: Path, autoencoder: AutoencoderKL, schedule: Schedule = SCHEDUL
         rest = torch.randint(len(decoded), (BATCH // 2,), generator=generator).tolist()
         chosen = torch.tensor([*first, *second, *rest])
         batch = clean[chosen]
-        drawn = (torch.rand(len(chosen), generator=generator) < 0.9) & (chosen < len(decoded))
-        batch[drawn] = decoded[chosen[drawn]].float().div(127)
+        replaced = (torch.rand(len(chosen), generator=generator) < 0.9) & (chosen < len(decoded))
+        batch[replaced] = decoded[chosen[replaced]].float().div(127)
         same = who[chosen][:, None] == who[chosen][None, :]
         return losses(net, roughen(batch, generator), truth[chosen], masks[chosen], same)
 
@@ -140,7 +142,7 @@ def train(folder: Path, autoencoder: AutoencoderKL, schedule: Schedule = SCHEDUL
 
 @torch.no_grad()
 def accuracy(judge: Judge, autoencoder: AutoencoderKL, split: Split) -> dict[str, float]:
-    """Share of right answers per attribute, and of right pixels, on renders passed through the autoencoder."""
+    """Share of correct classes per attribute, and of correct pixels, on renders that the autoencoder reconstructs."""
     images = torch.from_numpy(split.images)
     pictures = reconstruct(autoencoder, images, torch.Generator().manual_seed(0), noise=0.0)
     truth = torch.tensor([answers(portrait) for portrait in split.portraits])

@@ -1,7 +1,7 @@
-"""From checkpoints to the folder that is shipped: a Stable Diffusion pipeline, CLIP, the judge, the training log.
+"""From finished parts to the folder that is shipped: a Stable Diffusion pipeline, CLIP, the judge, the training log.
 
-Weights are stored as 16-bit floats, for half the size. Everybody computes in 32 bits: diffusers does so by default, and
-transformers does what ``config.json`` says, so that says 32.
+Weights are stored in float16, for half the size, and loaded in float32. That is the default of diffusers; transformers
+takes the precision from ``config.json``, so that says float32.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def text_tower(clip: CLIPModel) -> CLIPTextModel:
 
 
 def image_processor() -> CLIPImageProcessor:
-    """How pictures enter the image tower: shrunk to 64 pixels, values in [-1, 1]."""
+    """How images enter the image tower: resized to 64 x 64 pixels, values in [-1, 1]."""
     size = tiny_clip.IMAGE_SIZE
     return CLIPImageProcessor(
         size={"height": size, "width": size},
@@ -63,14 +63,14 @@ def _half(module: nn.Module) -> nn.Module:
 
 
 def ship(pipeline: StableDiffusionPipeline, clip: CLIPModel, folder: Path) -> None:
-    """Write the pipeline and CLIP; the judge saves itself (:meth:`spf_lite.evaluation.judge.Judge.save`)."""
+    """Write the pipeline and CLIP in float16; the modules are in float32 again afterwards."""
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder, clip):
         _half(module)
     pipeline.save_pretrained(folder, safe_serialization=True)
     clip.save_pretrained(folder / "clip", safe_serialization=True)
     pipeline.tokenizer.save_pretrained(folder / "clip")
     image_processor().save_pretrained(folder / "clip")
-    for config in folder.glob("*/config.json"):  # diffusers notes which folder a part came from
+    for config in folder.glob("*/config.json"):  # diffusers writes down which folder a part came from
         entries = {key: value for key, value in json.loads(config.read_text()).items() if key != "_name_or_path"}
         config.write_text(json.dumps(entries, indent=2) + "\n")
     for part in ("text_encoder", "clip"):
@@ -81,25 +81,25 @@ def ship(pipeline: StableDiffusionPipeline, clip: CLIPModel, folder: Path) -> No
 
 
 def ship_judge(judge: Judge, folder: Path) -> None:
-    """Write the judge beside the pipeline."""
+    """Write the judge in float16 beside the pipeline."""
     judge.net.to(torch.float16)
     judge.save(folder / "judge")
     judge.net.to(torch.float32)
 
 
 def ship_preview(preview: AutoencoderTiny, folder: Path) -> None:
-    """Write the small decoder beside the pipeline."""
+    """Write the small decoder in float16 beside the pipeline."""
     preview.to(torch.float16).save_pretrained(folder / "preview")
     preview.to(torch.float32)
     config = folder / "preview" / "config.json"
-    # The second entry is diffusers' own note to itself, at which it wonders when it loads the model.
+    # diffusers writes the second entry and warns of it when it loads the model.
     unwanted = ("_name_or_path", "block_out_channels")
     entries = {key: value for key, value in json.loads(config.read_text()).items() if key not in unwanted}
     config.write_text(json.dumps(entries, indent=2) + "\n")
 
 
 def _without_repeats(log: list[dict[str, float]]) -> list[dict[str, float]]:
-    """A run that was killed repeats the steps since its last checkpoint: only the second time counts."""
+    """The log without what a killed run repeated: of steps since its last checkpoint, only the later lines count."""
     kept: list[dict[str, float]] = []
     for line in log:
         while kept and kept[-1]["step"] >= line["step"]:

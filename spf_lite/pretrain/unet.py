@@ -1,9 +1,9 @@
-"""The UNet of the tiny world: 4 x 16 x 16 latents, told by cross-attention what to draw. It never sees a target.
+"""The UNet of the tiny world: 4 x 16 x 16 latents, conditioned on text by cross-attention. It never sees a target.
 
-v-prediction (Salimans & Ho 2022) on a schedule that really ends in noise. With Stable Diffusion's own schedule 0.5 % of
-the signal survives at the last timestep; averaged over the flat background of a 16 x 16 latent that is enough to read
-the background's colour off the *noisy input*, and a model that can do that in training does not listen to the word for
-it (Lin et al. 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed").
+v-prediction (Salimans & Ho 2022) on a noise schedule that ends in almost pure noise. Stable Diffusion's own schedule
+keeps 0.5 % of the signal at the last timestep. Averaged over a flat background of a 16 x 16 latent, that is enough to
+read the background's colour from the *noisy input*, and a model that can do so in training ignores the word for it
+(Lin et al. 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed").
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -19,16 +18,16 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from spf_lite.pretrain.autoencoder import encode_split
-from spf_lite.pretrain.captions import random_caption
+from spf_lite.pretrain.autoencoder import encoded_latents
 from spf_lite.pretrain.clip import tokenize
 from spf_lite.pretrain.dataset import SPLITS, portraits_of
-from spf_lite.pretrain.loop import Schedule, fit, processes
+from spf_lite.pretrain.loop import Schedule, fit, process_state
+from spf_lite.pretrain.text import random_caption
 
 SCHEDULE = Schedule(steps=4500, learning_rate=1e-3, warmup=200, decay=3000, ema=0.998)
 BATCH = 32
+#: Share of empty captions, for classifier-free guidance (Ho & Salimans 2022).
 UNCONDITIONAL = 0.1
-CHUNKS = SPLITS["base"]
 
 
 def build() -> UNet2DConditionModel:
@@ -50,7 +49,7 @@ def build() -> UNet2DConditionModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """The noise schedule of DDPM (Ho et al. 2020): linear, signal-to-noise 4e-5 at the end."""
+    """The noise schedule of DDPM (Ho et al. 2020): betas linear from 1e-4 to 0.02; 4e-5 of the signal stays."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=1e-4,
@@ -70,29 +69,19 @@ def loss(unet: nn.Module, latents: Tensor, noise: Tensor, timesteps: Tensor, tex
     Args:
         unet: the model.
         latents: x0, scaled, (B, 4, 16, 16).
-        noise: eps, same shape.
+        noise: eps, the same shape.
         timesteps: (B,).
-        text: encoder_hidden_states (B, length, 128).
-        alphas: cumulative product of the schedule's alphas, (1000,).
+        text: ``encoder_hidden_states``, (B, length, 128).
+        alphas: cumulative product of the schedule's alphas, (num_train_timesteps,); ``a`` is that of the timestep.
+
+    Returns:
+        a scalar.
     """
     signal = alphas[timesteps].sqrt()[:, None, None, None]
     spread = (1 - alphas[timesteps]).sqrt()[:, None, None, None]
-    predicted = unet(signal * latents + spread * noise, timesteps, encoder_hidden_states=text, return_dict=False)[0]
+    noisy = signal * latents + spread * noise
+    predicted: Tensor = unet(noisy, timesteps, encoder_hidden_states=text, return_dict=False)[0]
     return F.mse_loss(predicted.float(), signal * noise - spread * latents)
-
-
-def encoded_latents(folder: Path, autoencoder: AutoencoderKL, chunks: int = CHUNKS) -> Tensor:
-    """The base split as scaled latents (N, 4, 16, 16); each chunk is encoded once and kept beside the portraits."""
-    latents = []
-    for chunk in range(chunks):
-        path = folder / "latents" / f"base-{chunk:03d}.pt"
-        if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            with np.load(folder / "portraits" / f"base-{chunk:03d}.npz") as data:
-                images = torch.from_numpy(data["images"])
-            torch.save(encode_split(autoencoder, images), path)
-        latents.append(torch.load(path, weights_only=True))
-    return torch.cat(latents) * autoencoder.config["scaling_factor"]
 
 
 def train(
@@ -104,23 +93,24 @@ def train(
 ) -> UNet2DConditionModel:
     """Train or resume; returns the UNet with averaged weights."""
     latents = encoded_latents(folder, autoencoder)
-    portraits = [portrait for chunk in range(CHUNKS) for portrait in portraits_of("base", chunk)]
-    alphas = build_scheduler().alphas_cumprod
+    portraits = [portrait for chunk in range(SPLITS["base"]) for portrait in portraits_of("base", chunk)]
+    scheduler = build_scheduler()
+    alphas, num_train_timesteps = scheduler.alphas_cumprod, int(scheduler.config["num_train_timesteps"])
     length = tokenizer.model_max_length
-    batch = BATCH // processes()[1]
+    batch = BATCH // process_state().num_processes
 
     def step(model: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
         chosen = torch.randint(len(latents), (batch,), generator=generator)
         rng = Random(int(torch.randint(2**31, (1,), generator=generator)))
         captions = [
-            "" if rng.random() < UNCONDITIONAL else random_caption(portraits[i], rng, keep_order=0.8, silent=0.04)
+            "" if rng.random() < UNCONDITIONAL else random_caption(portraits[i], rng, keep_order=0.8, leave_out=0.04)
             for i in chosen.tolist()
         ]
         ids = tokenize(tokenizer, captions, length)
         with torch.no_grad():
             text = text_encoder(ids).last_hidden_state
         noise = torch.randn(batch, *latents.shape[1:], generator=generator)
-        timesteps = torch.randint(1000, (batch,), generator=generator)
+        timesteps = torch.randint(num_train_timesteps, (batch,), generator=generator)
         return {"loss": loss(model, latents[chosen], noise, timesteps, text, alphas)}
 
     unet = build()

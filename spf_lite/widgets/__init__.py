@@ -1,4 +1,4 @@
-"""Interactive views: each is one Python class and one ES module, alive in a notebook and on a static page alike."""
+"""Interactive views. Each is one Python class and one ES module, and works in a notebook and on a static page alike."""
 
 from spf_lite.widgets.attention_explorer import AttentionExplorer
 from spf_lite.widgets.before_after import BeforeAfter

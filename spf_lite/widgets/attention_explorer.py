@@ -1,7 +1,9 @@
-"""Choose a word and see where in the portrait it is looked at: cross-attention by token, layer, head and timestep.
+"""The cross-attention maps of a portrait, by token, layer, head and timestep.
 
-Every head's map is in the widget's state; the browser averages over heads and layers, so that it works on a static page
-too. Used in chapter 3, "How words reach pixels: cross-attention".
+The maps of all heads are in the widget's state, and the browser averages over heads and layers. So it works on a static
+page, too.
+
+In the book: :doc:`/03-attention`.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from typing import Any
 import traitlets
 from PIL import Image
 
-from spf_lite.widgets.base import PicturedWidget, among, check_items, es_module
-from spf_lite.widgets.encoding import data_uri, decode, side_by_side
-from spf_lite.widgets.maps import ORANGES, Floats, checked, heat, pack_scaled, unpack_scaled
+from spf_lite.widgets.base import PicturedWidget, among, check_items, es_module, labels
+from spf_lite.widgets.image_encoding import data_uri, decode, side_by_side
+from spf_lite.widgets.map_encoding import ORANGES, Floats, checked, heat, pack_scaled, unpack_scaled
 
 _KEYS = {"label", "image", "tokens", "timesteps", "layers", "maps"}
 ALL_LAYERS = "all layers"
@@ -24,18 +26,18 @@ MEAN = "mean"
 class AttentionExplorer(PicturedWidget):
     """Explore the cross-attention of some portraits.
 
-    A map value takes one character of state (a 63rd of its map's maximum is the smallest step), so that a portrait with
-    20 tokens, three timesteps, three layers of four heads and 16 x 16 positions takes about 195 kB.
+    A map value takes one character of state (its resolution is a 63rd of the map's maximum). A portrait with 20 tokens,
+    three timesteps, three layers of four heads and 16 x 16 positions takes about 195 kB.
 
     Args:
-        items: one dictionary for each portrait, as :func:`spf_lite.widgets.explore.attention_items` makes them:
+        items: one dictionary for each portrait, as made by :func:`spf_lite.widgets.explorer_data.attention_items`:
             ``label`` (str), ``image`` (a picture), ``tokens`` (K texts), ``timesteps`` (T ints), ``layers`` (L names)
             and ``maps`` (attention probabilities, (T, L, heads, K, h, w); heads may be any number, the same in all
             items). Timesteps and layers are the same in all items.
 
     Attributes:
-        portrait: label of the portrait shown; setting it moves ``token`` to 0 if its text is too short.
-        token: index of the token whose map is drawn.
+        portrait: label of the portrait shown; setting it sets ``token`` to 0 if the text has no such token.
+        token: index of the token whose map is shown.
         timestep: one of the items' timesteps.
         layer: one of the items' layers, or "all layers", their mean.
         head: "1", "2" and so on, or "mean" of all heads.
@@ -45,7 +47,7 @@ class AttentionExplorer(PicturedWidget):
         ValueError: if there are no items, or one lacks a key, repeats a label, or has maps of another shape or range.
     """
 
-    _esm = es_module("elements.js", "attention_explorer.js")
+    _esm = es_module("elements.js", "maps.js", "attention_explorer.js")
 
     items = traitlets.List(traitlets.Dict()).tag(sync=True)
     portrait = traitlets.Unicode().tag(sync=True)
@@ -61,7 +63,7 @@ class AttentionExplorer(PicturedWidget):
         for number, item in enumerate(packed):
             if item["heads"] != packed[0]["heads"]:
                 raise ValueError(f"items[{number}] has {item['heads']} heads, but items[0] has {packed[0]['heads']}")
-        # What the checks of the other traits look at comes first.
+        # First the traits that the validation of the others reads.
         first = {"portrait": traits.pop("portrait", packed[0]["label"]), "timestep": packed[0]["timesteps"][0]}
         super().__init__(items=packed, **{**first, **traits})
         if "token" not in traits:
@@ -69,20 +71,21 @@ class AttentionExplorer(PicturedWidget):
 
     @property
     def heads(self) -> list[str]:
-        """What ``head`` can be."""
+        """The values that ``head`` can take."""
         return [MEAN, *(str(head + 1) for head in range(self.items[0]["heads"]))]
 
     @property
     def layers(self) -> list[str]:
-        """What ``layer`` can be."""
-        return [ALL_LAYERS, *self.items[0]["layers"]]
+        """The values that ``layer`` can take."""
+        return [ALL_LAYERS, *map(str, self.items[0]["layers"])]
 
     def current(self) -> dict[str, Any]:
-        """The item that is shown, as it is packed."""
-        return next(item for item in self.items if item["label"] == self.portrait)
+        """The packed item of the portrait that is shown."""
+        item: dict[str, Any] = next(item for item in self.items if item["label"] == self.portrait)
+        return item
 
     def map(self) -> Floats:
-        """The attention map that is drawn, (h, w): at each position, the share of its attention that the token gets."""
+        """The map that is shown, (h, w): at each position, the attention probability of the token."""
         item = self.current()
         shape = (len(item["timesteps"]), len(item["layers"]), item["heads"], len(item["tokens"]), *item["size"])
         maps = unpack_scaled(item["maps"], item["scales"], shape)
@@ -91,15 +94,16 @@ class AttentionExplorer(PicturedWidget):
             maps = maps[[item["layers"].index(self.layer)]]
         if self.head != MEAN:
             maps = maps[:, [int(self.head) - 1]]
-        return maps.mean(axis=(0, 1))
+        mean: Floats = maps.mean(axis=(0, 1))
+        return mean
 
     @traitlets.validate("portrait")
     def _known_portrait(self, proposal: dict[str, Any]) -> str:
-        return among(proposal["value"], [item["label"] for item in self.items], "portrait")
+        return among(proposal["value"], labels(self.items), "portrait")
 
     @traitlets.validate("timestep")
     def _known_timestep(self, proposal: dict[str, Any]) -> int:
-        return among(proposal["value"], self.items[0]["timesteps"], "timestep")
+        return among(proposal["value"], [int(time) for time in self.items[0]["timesteps"]], "timestep")
 
     @traitlets.validate("layer")
     def _known_layer(self, proposal: dict[str, Any]) -> str:
@@ -111,10 +115,10 @@ class AttentionExplorer(PicturedWidget):
 
     @traitlets.validate("token")
     def _known_token(self, proposal: dict[str, Any]) -> int:
-        tokens = self.current()["tokens"]
-        if not 0 <= proposal["value"] < len(tokens):
-            raise traitlets.TraitError(f"token={proposal['value']}: there are {len(tokens)}, counted from 0")
-        return proposal["value"]
+        token, count = int(proposal["value"]), len(self.current()["tokens"])
+        if not 0 <= token < count:
+            raise traitlets.TraitError(f"token={token}: expected 0 to {count - 1}")
+        return token
 
     @traitlets.observe("portrait")
     def _keep_token_possible(self, change: dict[str, Any]) -> None:
@@ -122,7 +126,7 @@ class AttentionExplorer(PicturedWidget):
             self.token = 0
 
     def snapshot(self) -> Image.Image:
-        """In a row: the portrait, and the map over it."""
+        """The portrait, and beside it the map over the portrait."""
         image, values = decode(self.current()["image"]), self.map()
         drawn = heat(values / max(values.max(), 1e-9), ORANGES, image.size)
         return side_by_side([image, Image.blend(image, drawn, self.opacity)])
@@ -133,7 +137,7 @@ class AttentionExplorer(PicturedWidget):
 
 
 def _first_word(tokens: Sequence[str]) -> int:
-    """The token after the start token, which looks at nothing in particular."""
+    """The token after the start token: the start token gets attention that belongs to no word."""
     return min(1, len(tokens) - 1)
 
 
@@ -142,7 +146,7 @@ def _packed(item: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not tokens:
         raise ValueError(f"{where}: tokens is empty")
     shape = (len(times), len(layers), None, len(tokens), None, None)
-    # Sums of probabilities in 32 bits may exceed 1 by a hair.
+    # Sums of probabilities in 32 bits may be a little above 1.
     maps = checked(item["maps"], shape, f"{where}: maps", highest=1 + 1e-4)
     letters, scales = pack_scaled(maps)
     return {

@@ -5,11 +5,6 @@
 const VEIL = [12, 18, 28, 216]; // laid over everything that did not change
 const NOTICEABLE = 24; // smallest difference of a colour channel, of 255, that counts as a change
 
-function fill(select, values, chosen) {
-  select.replaceChildren(...values.map((value) => new Option(String(value), String(value))));
-  select.value = String(chosen);
-}
-
 const distinct = (values) => [...new Set(values)];
 
 async function pixels(address) {
@@ -22,8 +17,8 @@ async function pixels(address) {
   return context.getImageData(0, 0, canvas.width, canvas.height);
 }
 
-/** Paint a dark veil that has a hole wherever the two pictures differ. */
-async function paintVeil(canvas, before, after, stillWanted) {
+/** Draw a dark veil that has a hole wherever the two pictures differ. */
+async function drawVeil(canvas, before, after, stillWanted) {
   const [a, b] = await Promise.all([pixels(before), pixels(after)]);
   if (!stillWanted()) return;
   canvas.width = a.width;
@@ -41,7 +36,7 @@ async function paintVeil(canvas, before, after, stillWanted) {
 }
 
 function render({ model, el }) {
-  const id = `spf-${Math.random().toString(36).slice(2)}`;
+  const id = freshId();
   const items = () => model.get("items");
   const labels = () => model.get("labels");
   const current = () =>
@@ -94,7 +89,7 @@ function render({ model, el }) {
     veil.hidden = !model.get("difference");
     if (veil.hidden || !item) return;
     const wanted = () => current() === item && model.get("method") === method && model.get("difference");
-    paintVeil(veil, item.images.base, item.images[method], wanted);
+    drawVeil(veil, item.images.base, item.images[method], wanted);
   }
 
   function showItem() {
@@ -131,42 +126,28 @@ function render({ model, el }) {
     showItem();
   }
 
-  function set(values) {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  }
-
-  const { signal, abort } = (() => {
-    const controller = new AbortController();
-    return { signal: controller.signal, abort: () => controller.abort() };
-  })();
-  const listen = (element, event, handler) => element.addEventListener(event, handler, { signal });
-  listen(target, "change", () => {
-    const seeds = items().filter((item) => item.target === target.value).map((item) => item.seed);
-    set({ target: target.value, seed: seeds.includes(model.get("seed")) ? model.get("seed") : seeds[0] });
-  });
-  listen(seed, "change", () => set({ seed: Number(seed.value) }));
-  listen(methods, "change", (event) => set({ method: event.target.value }));
-  listen(difference, "change", () => set({ difference: difference.checked }));
-  listen(slider, "input", () => set({ position: Number(slider.value) }));
-
-  const reactions = {
+  const handlers = [
+    [target, "change", () => {
+      const seeds = items().filter((item) => item.target === target.value).map((item) => item.seed);
+      save(model, { target: target.value, seed: seeds.includes(model.get("seed")) ? model.get("seed") : seeds[0] });
+    }],
+    [seed, "change", () => save(model, { seed: Number(seed.value) })],
+    [methods, "change", (event) => save(model, { method: event.target.value })],
+    [difference, "change", () => save(model, { difference: difference.checked })],
+    [slider, "input", () => save(model, { position: Number(slider.value) })],
+  ];
+  const stop = connect(model, handlers, {
     "change:position": showPosition,
     "change:difference": () => { difference.checked = model.get("difference"); showVeil(); },
     "change:target": showChoices,
     "change:seed": () => { seed.value = String(model.get("seed")); showItem(); },
     "change:method": showChoices,
     "change:items": showChoices,
-  };
-  for (const [event, reaction] of Object.entries(reactions)) model.on(event, reaction);
-
+  });
   difference.checked = model.get("difference");
   showChoices();
   el.append(root);
-  return () => {
-    abort();
-    for (const [event, reaction] of Object.entries(reactions)) model.off(event, reaction);
-  };
+  return stop;
 }
 
 export default { render };

@@ -1,8 +1,10 @@
-"""A slider between the portrait before and after a fine-tune, for every target, seed and method at hand.
+"""A portrait before and after fine-tuning, with a divider to drag, for each target, seed and method given.
 
-The reader drags a divider over one picture: left of it the base model's portrait, right of it the tuned model's, same
-seed. Beneath stands, in words, what changed that should not have. All that the view needs is in the widget's state, so
-it works on a static page too, without Python and without a network. Used in chapter 1, "What is semantic pollution?".
+Left of the divider is the base model's portrait, right of it the tuned model's with the same seed. A text names the
+unrelated changes. All pictures are in the widget's state, so it works on a static page, without Python and without a
+network.
+
+In the book: :doc:`/01-semantic-pollution`.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ import traitlets
 from PIL import Image
 
 from spf_lite.widgets.base import PicturedWidget, among, es_module
-from spf_lite.widgets.encoding import data_uri, decode, side_by_side
+from spf_lite.widgets.image_encoding import data_uri, decode, side_by_side
 
-#: How the usual methods are called in the view; other names stand as they are.
+#: Labels of the usual methods; other names are their own labels.
 LABELS = {"naive": "naive fine-tuning", "spf": "dual path"}
 _KEYS = {"target", "seed", "prompt", "images"}
 
@@ -28,17 +30,17 @@ class BeforeAfter(PicturedWidget):
         items: one dictionary for each pair of target and seed, with ``target`` (str), ``seed`` (int), ``prompt`` (the
             complete text), ``images`` (a picture named ``base`` and one for each method, all of one size) and, where
             known, ``changes`` (for each method the unrelated changes, such as "background gray → yellow").
-        labels: how each method is called, on top of :data:`LABELS`.
-        before: how the ``base`` picture is called.
-        position: where the divider stands, in percent of the width from the left.
+        labels: of methods, in addition to :data:`LABELS`.
+        before: label of the ``base`` picture.
+        position: of the divider, in percent of the width from the left.
 
     Attributes:
         methods: to choose from, in the order of the first item's pictures.
-        target: the target shown; setting it moves ``seed`` to one that the target has.
+        target: the target shown; setting it sets ``seed`` to one that the target has.
         seed: the seed shown.
         method: the method on the right of the divider.
         position: percent of the picture that shows the portrait before.
-        difference: whether everything that did not change is darkened.
+        difference: whether pixels that did not change are darkened.
 
     Raises:
         ValueError: if there are no items, or one lacks a key, repeats a pair, has pictures of several sizes, or other
@@ -49,7 +51,7 @@ class BeforeAfter(PicturedWidget):
 
     items = traitlets.List(traitlets.Dict()).tag(sync=True)
     labels = traitlets.Dict().tag(sync=True)
-    # In their order: in the file of a notebook the names of a dictionary stand sorted.
+    # A list, to keep their order: a notebook file holds dictionaries sorted.
     methods = traitlets.List(traitlets.Unicode()).tag(sync=True)
     target = traitlets.Unicode().tag(sync=True)
     seed = traitlets.Int().tag(sync=True)
@@ -79,25 +81,26 @@ class BeforeAfter(PicturedWidget):
         )
 
     def seeds(self, target: str) -> list[int]:
-        """The seeds that a target has pictures of, in the order given."""
-        return [item["seed"] for item in self.items if item["target"] == target]
+        """The seeds for which there are pictures of a target, in the order given."""
+        return [int(item["seed"]) for item in self.items if item["target"] == target]
 
     def current(self) -> dict[str, Any]:
         """The item that is shown."""
-        return next(i for i in self.items if i["target"] == self.target and i["seed"] == self.seed)
+        item: dict[str, Any] = next(i for i in self.items if (i["target"], i["seed"]) == (self.target, self.seed))
+        return item
 
     @traitlets.validate("target")
     def _known_target(self, proposal: dict[str, Any]) -> str:
-        return among(proposal["value"], dict.fromkeys(item["target"] for item in self.items), "target")
+        return among(proposal["value"], list(dict.fromkeys(str(item["target"]) for item in self.items)), "target")
 
     @traitlets.validate("seed")
     def _known_seed(self, proposal: dict[str, Any]) -> int:
-        # The target may change in the same message, later: any target's seed will do here.
-        return among(proposal["value"], dict.fromkeys(item["seed"] for item in self.items), "seed")
+        # The target may change later in the same message, so a seed of any target is accepted.
+        return among(proposal["value"], list(dict.fromkeys(int(item["seed"]) for item in self.items)), "seed")
 
     @traitlets.validate("method")
     def _known_method(self, proposal: dict[str, Any]) -> str:
-        return among(proposal["value"], self.methods, "method")
+        return among(proposal["value"], [str(method) for method in self.methods], "method")
 
     @traitlets.observe("target")
     def _keep_seed_possible(self, change: dict[str, Any]) -> None:
@@ -105,7 +108,7 @@ class BeforeAfter(PicturedWidget):
             self.seed = seeds[0]
 
     def snapshot(self) -> Image.Image:
-        """The pictures of the current item in a row: before, then each method. For viewers without JavaScript."""
+        """The pictures of the current item in a row: before, then after each method."""
         images = self.current()["images"]
         return side_by_side([decode(images[name]) for name in ("base", *self.methods)])
 
@@ -131,7 +134,7 @@ def _check(items: Sequence[Mapping[str, Any]]) -> None:
                 f"{where} has images {', '.join(images)}, but items[0] has {', '.join(items[0]['images'])}"
             )
         if len(sizes := {image.size for image in images.values()}) > 1:
-            raise ValueError(f"{where}: pictures of different sizes cannot be laid over each other: {sorted(sizes)}")
+            raise ValueError(f"{where}: pictures must have one size, and have {sorted(sizes)}")
         if unknown := sorted(set(item.get("changes", {})) - set(images)):
             raise ValueError(f"{where}: changes names {', '.join(unknown)}, of which there is no picture")
         if (key := (item["target"], item["seed"])) in seen:
@@ -146,6 +149,6 @@ def _packed(item: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Any]:
         "seed": int(item["seed"]),
         "prompt": str(item["prompt"]),
         "images": {name: data_uri(item["images"][name]) for name in ("base", *methods)},
-        # A method without an entry is unknown, which is not the same as an empty list: nothing changed.
+        # No entry: the changes of this method are unknown. An empty list: nothing changed.
         "changes": {name: [str(change) for change in changes[name]] for name in methods if name in changes},
     }

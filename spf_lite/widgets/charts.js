@@ -1,4 +1,4 @@
-// Small line charts that follow a slider. Prepended to the modules of the widgets that draw them, after elements.js.
+// Small line charts with a marker that follows a slider. Prepended to modules after elements.js.
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDE = 320;
@@ -11,14 +11,14 @@ function shape(tag, attributes = {}) {
   return element;
 }
 
-/** A number as a reader wants it: three digits that say something. */
+/** A number to two or three significant digits. */
 function brief(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
   return size === 0 ? "0" : size < 0.001 ? value.toExponential(1) : value.toPrecision(size < 0.1 ? 2 : 3);
 }
 
-/** The value of the last point that is not behind x; null before the first. */
+/** The value of the last point at or before x; null before the first. */
 function valueAt(points, x) {
   let found = null;
   for (const [at, value] of points) {
@@ -30,9 +30,9 @@ function valueAt(points, x) {
 
 /**
  * Several lines over one axis, a line that can be moved along it, and a legend with the values there.
- * Every line is stretched to its own largest value when `own` is set: then only its course is shown, not its size;
- * `most` gives them one scale from 0 to a number that is written beside it. With `ticks`, which holds a text for each
- * whole number of the axis, these stand beneath it, and what was measured is dotted.
+ * With `own` every line is scaled by its own maximum: its shape is shown, not its size. `most` gives all lines one scale
+ * from 0 to a number that is written beside it. `ticks` holds a text for each integer of the axis, and draws a dot at
+ * each measured value. `dotted` is the place of a dotted vertical line.
  */
 function chart(title, lines, { from, to, own, dotted, most, ticks }) {
   const root = make("figure", { class: "spf-chart" }, make("figcaption", {}, title));
@@ -42,14 +42,14 @@ function chart(title, lines, { from, to, own, dotted, most, ticks }) {
   const svg = shape("svg", { viewBox: `0 0 ${WIDE} ${high}`, role: "img", "aria-label": title });
   const legend = make("ul");
   const across = (x) => pad.left + ((WIDE - pad.left - pad.right) * (x - from)) / (to - from || 1);
-  const told = (value) => (most && Number.isFinite(value) ? value.toFixed(2) : brief(value)); // of one scale: alike
+  const written = (value) => (most && Number.isFinite(value) ? value.toFixed(2) : brief(value));
   const finite = (points) => points.filter(([, value]) => Number.isFinite(value) && value !== null);
   const top = (points) => Math.max(1e-12, ...finite(points).map(([, value]) => value));
   const common = most ?? Math.max(...lines.map(({ points }) => top(points)));
   const write = (text, x, y, anchor) => {
-    const written = shape("text", { x, y, "text-anchor": anchor, class: "spf-tick" });
-    written.textContent = text;
-    svg.append(written);
+    const label = shape("text", { x, y, "text-anchor": anchor, class: "spf-tick" });
+    label.textContent = text;
+    svg.append(label);
   };
   const level = (y, kind) =>
     svg.append(shape("line", { x1: pad.left, x2: WIDE - pad.right, y1: y, y2: y, class: kind }));
@@ -60,17 +60,17 @@ function chart(title, lines, { from, to, own, dotted, most, ticks }) {
     write(String(most), pad.left - 6, pad.top + 3, "end");
   }
   if (ticks) {
-    const every = Math.ceil(ticks.length / 10); // more texts than that would run into each other
+    const every = Math.ceil(ticks.length / 10); // more texts would overlap
     ticks.forEach((text, x) => { if ((to - x) % every === 0) write(text, across(x), high - 2, "middle"); });
     svg.setAttribute("aria-label", `${title}. ${lines.map(({ name, points }) =>
-      `${name}: ${finite(points).map(([x, value]) => `${told(value)} at ${ticks[x]}`).join(", ")}`).join("; ")}.`);
+      `${name}: ${finite(points).map(([x, value]) => `${written(value)} at ${ticks[x]}`).join(", ")}`).join("; ")}.`);
   }
   if (dotted !== null && dotted !== undefined) {
     const x = across(dotted);
     svg.append(shape("line", { x1: x, x2: x, y1: pad.top, y2: floor, class: "spf-stage-line" }));
   }
   const marker = shape("line", { y1: 0, y2: ticks ? floor : high, class: "spf-marker" });
-  if (ticks) svg.append(marker); // beneath the dots, so that those of its own place can be seen
+  if (ticks) svg.append(marker); // beneath the dots, so that it hides none
   const outputs = lines.map(({ name, points }, number) => {
     const color = `spf-color-${number % 6}`;
     const scale = own ? top(points) : common;
@@ -87,7 +87,7 @@ function chart(title, lines, { from, to, own, dotted, most, ticks }) {
   function moveTo(x) {
     marker.setAttribute("x1", across(x));
     marker.setAttribute("x2", across(x));
-    lines.forEach(({ points }, number) => { outputs[number].textContent = told(valueAt(points, x)); });
+    lines.forEach(({ points }, number) => { outputs[number].textContent = written(valueAt(points, x)); });
   }
   return { root, moveTo };
 }

@@ -1,15 +1,13 @@
 // The view of ControlMapExplorer: sliders beside the portrait, tinted where the target may act, and what M is made of.
 // All inputs are native, so that keyboard, touch and screen readers work as they do everywhere.
-// elements.js stands before this text.
+// elements.js and maps.js stand before this text.
 
-const BLUE = [0, 114, 178];
-const BLUES = [[12, 18, 28], BLUE, [224, 243, 255]]; // for 0, 1/2 and 1; the same stops as in maps.py
-const ORANGES = [[12, 18, 28], [213, 94, 0], [255, 240, 214]];
+const BLUE = BLUES[1];
 const TINT = 0.75; // opacity of the tint where M is 1, so that the portrait shines through
 
 const clamped = (value) => Math.min(Math.max(value, 0), 1);
 
-/** Stretch a map to [0, 1]; a constant one becomes 0. As spf_lite.method.control_map.min_max. */
+/** Rescale a map to [0, 1]; a constant one becomes 0. As spf_lite.method.control_map.min_max. */
 function minMax(map) {
   const low = Math.min(...map);
   const spread = Math.max(...map) - low;
@@ -34,45 +32,8 @@ export function combine(difference, phraseMaps, distances, options) {
   });
 }
 
-function fill(select, values, chosen) {
-  select.replaceChildren(...values.map((value) => new Option(value, value)));
-  select.value = chosen;
-  select.closest("label").hidden = values.length < 2;
-}
-
-const freshId = () => `spf-${Math.random().toString(36).slice(2)}`;
-
-/** A labelled slider with its value beside the label. */
-function range(label, limits) {
-  const id = freshId();
-  const field = input("input", { type: "range", id, ...limits });
-  const value = make("output", { for: id });
-  const row = make("div", { class: "spf-range" }, make("label", { for: id }, label), value, field);
-  const show = (number, words = number.toFixed(2), spoken = words) => {
-    field.max = Math.max(Number(field.max), number); // Python may have set more than the slider reaches
-    if (Number(field.value) !== number) field.value = number;
-    field.setAttribute("aria-valuetext", spoken);
-    value.textContent = words;
-  };
-  return { field, row, show };
-}
-
-/** Values from 0 to 1 as a picture of their own size; `color` gives red, green, blue and opacity. */
-function paint(canvas, values, [height, width], color) {
-  canvas.width = width;
-  canvas.height = height;
-  const picture = new ImageData(width, height);
-  values.forEach((value, i) => picture.data.set(color(value), 4 * i));
-  canvas.getContext("2d").putImageData(picture, 0, 0);
-}
-
+/** Opaque blue where the target may act, transparent elsewhere. */
 const tint = (value) => [...BLUE, 255 * TINT * value];
-
-const ramp = (stops) => (value) => {
-  const [a, b] = value < 0.5 ? [stops[0], stops[1]] : [stops[1], stops[2]];
-  const share = value < 0.5 ? 2 * value : 2 * value - 1;
-  return [...a.map((channel, c) => channel + share * (b[c] - channel)), 255];
-};
 
 const unpacked = (text) => Float64Array.from(atob(text), (letter) => letter.charCodeAt(0) / 255);
 
@@ -99,7 +60,7 @@ function render({ model, el }) {
   const items = () => model.get("items");
   const current = () => items().find((item) => item.label === model.get("portrait")) ?? items()[0];
   const options = () => Object.fromEntries(OPTIONS.map((name) => [name, model.get(name)]));
-  /** While portrait and distances are between two messages, the portrait's own count. */
+  /** The distances; between two messages, in which portrait and distances change, those that CLIP measured. */
   const distances = () => {
     const [item, chosen] = [current(), model.get("distances")];
     return chosen.length === item.phrases.length ? chosen : item.distances;
@@ -107,11 +68,13 @@ function render({ model, el }) {
 
   const portrait = input("select", {});
   const layer = input("select", {});
-  const time = range("Timestep", { min: "0", step: "1" });
+  const portraitLabel = make("label", {}, "Portrait ", portrait);
+  const layerLabel = make("label", {}, "Layer ", layer);
+  const time = labelledSlider("Timestep");
   const sliders = {
-    weight: range("Weight w of the subtraction", { min: "0", max: "2", step: "0.05" }),
-    threshold: range("Threshold", { min: "0", max: "0.99", step: "0.01" }),
-    softness: range("Softness", { min: "0", max: "1", step: "0.05" }),
+    weight: labelledSlider("Weight w of the subtraction", { min: "0", max: "2", step: "0.05" }),
+    threshold: labelledSlider("Threshold", { min: "0", max: "0.99", step: "0.01" }),
+    softness: labelledSlider("Softness", { min: "0", max: "1", step: "0.05" }),
   };
   const group = freshId();
   const radios = ["mean", "sum"].map((value) => input("input", { type: "radio", name: group, value }));
@@ -121,7 +84,7 @@ function render({ model, el }) {
   );
   const rescale = input("input", { type: "checkbox" });
   const reset = input("button", { type: "button", class: "spf-button" });
-  reset.textContent = "Back to the measured distances";
+  reset.textContent = "Reset to the measured distances";
 
   const pale = make("img", { class: "spf-pale", alt: "", draggable: "false" });
   const tinted = make("canvas", { class: "spf-tint", "aria-hidden": "true" });
@@ -142,15 +105,15 @@ function render({ model, el }) {
     "div", { class: "spf-widget spf-control-map" },
     make(
       "div", { class: "spf-controls" },
-      make("label", {}, "Portrait ", portrait), make("label", {}, "Layer ", layer), time.row,
+      portraitLabel, layerLabel, time.root,
     ),
     make(
       "div", { class: "spf-view" },
       make("div", { class: "spf-figure" }, stage, legend),
       make(
         "div", { class: "spf-words spf-panel" },
-        readout, ...Object.values(sliders).map((slider) => slider.row), subtraction,
-        make("label", { class: "spf-check" }, rescale, " Stretch M to [0, 1]"),
+        readout, ...Object.values(sliders).map((slider) => slider.root), subtraction,
+        make("label", { class: "spf-check" }, rescale, " Rescale M to [0, 1]"),
       ),
     ),
     formula, cards, reset,
@@ -160,7 +123,7 @@ function render({ model, el }) {
     const item = current();
     const now = distances();
     const map = combine(parts.difference, parts.phraseMaps, now, options());
-    paint(tinted, map, item.size, tint);
+    drawMap(tinted, map, item.size, tint);
     const share = map.filter((value) => value > 0).length / map.length;
     const mean = map.reduce((sum, value) => sum + value, 0) / map.length;
     const sentence = `The target may change ${percent(share)} % of the picture`;
@@ -179,85 +142,75 @@ function render({ model, el }) {
     showFormula(options());
   }
 
-  function showFormula({ weight, subtraction: kind, rescale: stretch, threshold, softness }) {
+  function showFormula({ weight, subtraction: kind, rescale, threshold, softness }) {
     const divided = kind === "mean" ? " / Σ dₚ" : "";
     formula.textContent = [
       `M = clamp( D − ${weight.toFixed(2)} · Σ dₚ Aₚ${divided} )`,
-      stretch && "stretched",
-      threshold > 0 && `0 up to ${threshold.toFixed(2)}`,
-      softness < 1 && `${softness > 0 ? "partly " : ""}hardened to 0 or 1`,
+      rescale && "rescaled to [0, 1]",
+      threshold > 0 && `0 where at most ${threshold.toFixed(2)}`,
+      softness < 1 && `${softness > 0 ? "partly " : ""}binarised`,
     ].filter(Boolean).join(", ");
   }
 
   function showParts() {
     const item = current();
     parts = ingredients(item, model.get("timestep"), model.get("layer"));
-    time.field.max = item.timesteps.length - 1;
+    time.slider.max = item.timesteps.length - 1;
     time.show(item.timesteps.indexOf(model.get("timestep")), `t = ${model.get("timestep")}`);
-    time.row.hidden = item.timesteps.length < 2;
+    time.root.hidden = item.timesteps.length < 2;
     layer.value = model.get("layer");
-    paint(difference, parts.difference, item.size, ramp(BLUES));
-    phrases.forEach(({ canvas }, p) => paint(canvas, parts.phraseMaps[p], item.size, ramp(ORANGES)));
+    drawMap(difference, parts.difference, item.size, ramp(BLUES));
+    phrases.forEach(({ canvas }, p) => drawMap(canvas, parts.phraseMaps[p], item.size, ramp(ORANGES)));
     showMap();
   }
 
   function showPortrait() {
     const item = current();
     fill(portrait, items().map((one) => one.label), item.label);
+    portraitLabel.hidden = items().length < 2;
     fill(layer, item.layers, model.get("layer"));
+    layerLabel.hidden = item.layers.length < 2;
     image.src = item.image;
     pale.src = item.image;
     stage.style.aspectRatio = `${item.size[1]} / ${item.size[0]}`;
     phrases = item.phrases.map((phrase) => ({
       canvas: make("canvas", { class: "spf-thumb", role: "img", "aria-label": `Attention map of “${phrase}”` }),
-      slider: range(phrase, { min: "0", max: "2", step: "0.01" }),
+      slider: labelledSlider(phrase, { min: "0", max: "2", step: "0.01" }),
     }));
-    phrases.forEach(({ slider }, p) => slider.field.addEventListener("input", () => {
-      set({ distances: distances().map((old, q) => (q === p ? Number(slider.field.value) : old)) });
-    }, { signal }));
     cards.replaceChildren(
       card(image, make("b", {}, "Portrait")),
-      card(difference, make("b", {}, "D"), ": where the noise of both paths differs"),
+      card(difference, make("b", {}, "D"), ": where the noise predictions of both paths differ"),
       make("p", {}, make("b", {}, "Phrases to protect"), ": map Aₚ, CLIP distance dₚ to the target (as measured)"),
-      ...phrases.map(({ canvas, slider }) => card(canvas, slider.row)),
+      ...phrases.map(({ canvas, slider }) => card(canvas, slider.root)),
     );
     showParts();
   }
 
-  function set(values) {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  }
-
-  const controller = new AbortController();
-  const { signal } = controller;
-  const listen = (element, event, handler) => element.addEventListener(event, handler, { signal });
-  listen(portrait, "change", () => {
-    const item = items().find((one) => one.label === portrait.value);
-    set({ portrait: item.label, distances: [...item.distances] });
-  });
-  listen(layer, "change", () => set({ layer: layer.value }));
-  listen(time.field, "input", () => set({ timestep: current().timesteps[Number(time.field.value)] }));
-  for (const [name, { field }] of Object.entries(sliders)) {
-    listen(field, "input", () => set({ [name]: Number(field.value) }));
-  }
-  listen(subtraction, "change", (event) => set({ subtraction: event.target.value }));
-  listen(rescale, "change", () => set({ rescale: rescale.checked }));
-  listen(reset, "click", () => set({ distances: [...current().distances] }));
-
-  const reactions = Object.fromEntries([
+  const handlers = [
+    [portrait, "change", () => {
+      const item = items().find((one) => one.label === portrait.value);
+      save(model, { portrait: item.label, distances: [...item.distances] });
+    }],
+    [layer, "change", () => save(model, { layer: layer.value })],
+    [time.slider, "input", () => save(model, { timestep: current().timesteps[Number(time.slider.value)] })],
+    ...Object.entries(sliders).map(([name, { slider }]) =>
+      [slider, "input", () => save(model, { [name]: Number(slider.value) })]),
+    [subtraction, "change", (event) => save(model, { subtraction: event.target.value })],
+    [rescale, "change", () => save(model, { rescale: rescale.checked })],
+    [reset, "click", () => save(model, { distances: [...current().distances] })],
+    [cards, "input", (event) => {
+      const moved = phrases.findIndex(({ slider }) => slider.slider === event.target);
+      save(model, { distances: distances().map((old, p) => (p === moved ? Number(event.target.value) : old)) });
+    }],
+  ];
+  const stop = connect(model, handlers, Object.fromEntries([
     ...["items", "portrait"].map((name) => [`change:${name}`, showPortrait]),
     ...["timestep", "layer"].map((name) => [`change:${name}`, showParts]),
     ...["distances", ...OPTIONS].map((name) => [`change:${name}`, showMap]),
-  ]);
-  for (const [event, reaction] of Object.entries(reactions)) model.on(event, reaction);
-
+  ]));
   showPortrait();
   el.append(root);
-  return () => {
-    controller.abort();
-    for (const [event, reaction] of Object.entries(reactions)) model.off(event, reaction);
-  };
+  return stop;
 }
 
 export default { render };

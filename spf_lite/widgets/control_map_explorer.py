@@ -1,8 +1,10 @@
-"""Turn the knobs of the Semantic-Aware Fine Control Map and see at once where the target may change the portrait.
+"""The Semantic-Aware Fine Control Map M of a portrait, with sliders for its options.
 
-What the map is made of, the noise difference D and the phrase maps A_p, is in the widget's state, small and at its
-native resolution. The browser puts it together by the formula of :func:`spf_lite.method.control_map.combine`, so that
-the sliders live on a static page too. Used in chapter 7, "The Semantic-Aware Fine Control Map".
+The noise difference D and the phrase maps A_p are in the widget's state, at their native resolution. The browser
+computes M from them by the formula of :func:`spf_lite.method.control_map.combine`, so the sliders also work on a static
+page.
+
+In the book: :doc:`/07-control-map`.
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ from PIL import Image
 from spf_lite.config import ControlMapOptions, TrainConfig
 from spf_lite.method.control_map import combine
 from spf_lite.viz.plots import tinted
-from spf_lite.widgets.base import PicturedWidget, among, check_items, es_module
-from spf_lite.widgets.encoding import data_uri, decode, side_by_side
-from spf_lite.widgets.maps import BLUES, Floats, checked, heat, pack, unpack
+from spf_lite.widgets.base import PicturedWidget, among, check_items, es_module, labels
+from spf_lite.widgets.image_encoding import data_uri, decode, side_by_side
+from spf_lite.widgets.map_encoding import BLUES, Floats, checked, heat, pack, unpack
 
 _KEYS = {"label", "image", "phrases", "distances", "timesteps", "layers", "difference", "phrase_maps"}
-#: A cosine lies between -1 and 1, and the distance is 1 minus it.
-FARTHEST = 2.0
+#: Largest CLIP distance: 1 minus a cosine.
+MAX_DISTANCE = 2.0
 
 
 class ControlMapExplorer(PicturedWidget):
@@ -34,32 +36,32 @@ class ControlMapExplorer(PicturedWidget):
     A portrait with seven phrases, four timesteps and four layers takes about 45 kB of state.
 
     Args:
-        items: one dictionary for each portrait, as :func:`spf_lite.widgets.explore.control_map_items` makes them:
+        items: one dictionary for each portrait, as made by :func:`spf_lite.widgets.explorer_data.control_map_items`:
             ``label`` (str), ``image`` (a picture), ``phrases`` (P texts), ``distances`` (their CLIP distances to the
             target, P numbers in [0, 2]), ``timesteps`` (T ints), ``layers`` (L names), ``difference`` (D, smoothed,
             (T, h, w) in [0, 1]) and ``phrase_maps`` (A_p, (T, L, P, h, w) in [0, 1]). Timesteps and layers are the same
             in all items.
-        options: where the sliders start; its ``smoothing`` must be the one that D was made with.
+        options: initial values of the sliders; ``smoothing`` must be that of D.
 
     Attributes:
-        portrait: label of the portrait shown; setting it takes ``distances`` back to what CLIP measured.
+        portrait: label of the portrait shown; setting it resets ``distances`` to the measured ones.
         timestep: one of the items' timesteps.
         layer: one of the items' layers.
-        distances: CLIP distance of each phrase, as the reader has set it, in [0, 2].
+        distances: CLIP distance d_p of each phrase to the target, in [0, 2]; the sliders change it.
         weight, threshold, softness, subtraction, rescale: as in :class:`~spf_lite.config.ControlMapOptions`.
-        smoothing: with which D was made; it cannot be changed here.
+        smoothing: that of D; it cannot be changed here.
 
     Raises:
         ValueError: if there are no items, or one lacks a key, repeats a label, or has arrays of another shape or range.
     """
 
-    _esm = es_module("elements.js", "control_map_explorer.js")
+    _esm = es_module("elements.js", "maps.js", "control_map_explorer.js")
 
     items = traitlets.List(traitlets.Dict()).tag(sync=True)
     portrait = traitlets.Unicode().tag(sync=True)
     timestep = traitlets.Int().tag(sync=True)
     layer = traitlets.Unicode().tag(sync=True)
-    distances = traitlets.List(traitlets.Float(min=0.0, max=FARTHEST)).tag(sync=True)
+    distances = traitlets.List(traitlets.Float(min=0.0, max=MAX_DISTANCE)).tag(sync=True)
     weight = traitlets.Float(1.0, min=0.0).tag(sync=True)
     threshold = traitlets.Float(0.0, min=0.0).tag(sync=True)
     softness = traitlets.Float(1.0, min=0.0, max=1.0).tag(sync=True)
@@ -75,51 +77,53 @@ class ControlMapExplorer(PicturedWidget):
         self.smoothing = options.smoothing
         start = {name: getattr(options, name) for name in _SLIDERS}
         first = {"timestep": packed[0]["timesteps"][0], "layer": packed[0]["layers"][0], **start}
-        # What the checks of the other traits look at comes first.
+        # First the traits that the validation of the others reads.
         super().__init__(items=packed, portrait=traits.pop("portrait", packed[0]["label"]), **{**first, **traits})
         if "distances" not in traits:
             self.reset_distances()
 
     def current(self) -> dict[str, Any]:
-        """The item that is shown, as it is packed."""
-        return next(item for item in self.items if item["label"] == self.portrait)
+        """The packed item of the portrait that is shown."""
+        item: dict[str, Any] = next(item for item in self.items if item["label"] == self.portrait)
+        return item
 
     def options(self) -> ControlMapOptions:
-        """The options that the sliders stand at."""
+        """The options that the sliders are set to."""
         return ControlMapOptions(smoothing=self.smoothing, **{name: getattr(self, name) for name in _SLIDERS})
 
     def apply(self, config: TrainConfig) -> TrainConfig:
-        """A configuration whose control map is made with the current options; distances stay as CLIP measures them."""
+        """The configuration with the current options of the control map; CLIP distances are no options."""
         return replace(config, control=self.options())
 
     def ingredients(self) -> tuple[Floats, Floats]:
-        """D, (h, w), and A_p, (P, h, w), of the current portrait, timestep and layer; in 64 bits, as stored."""
+        """D, (h, w), and A_p, (P, h, w), of the current portrait, timestep and layer, as float64."""
         item = self.current()
         t, layer = item["timesteps"].index(self.timestep), item["layers"].index(self.layer)
         shape = (len(item["timesteps"]), len(item["layers"]), len(item["phrases"]), *item["size"])
         return unpack(item["difference"], (shape[0], *item["size"]))[t], unpack(item["phrase_maps"], shape)[t, layer]
 
     def map(self) -> Floats:
-        """M, (h, w) in [0, 1], for the current state: what the view draws."""
+        """M, (h, w) in [0, 1], for the current state: the map that is shown."""
         difference, phrase_maps = (torch.from_numpy(array)[None] for array in self.ingredients())
         distances = torch.tensor([self.distances], dtype=torch.float64)
-        return combine(difference[None], phrase_maps, distances, self.options())[0, 0].numpy()
+        control: Floats = combine(difference[None], phrase_maps, distances, self.options())[0, 0].numpy()
+        return control
 
     def reset_distances(self) -> None:
-        """Take the distances back to what CLIP measured."""
+        """Reset the distances to those that CLIP measured."""
         self.distances = list(self.current()["distances"])
 
     @traitlets.validate("portrait")
     def _known_portrait(self, proposal: dict[str, Any]) -> str:
-        return among(proposal["value"], [item["label"] for item in self.items], "portrait")
+        return among(proposal["value"], labels(self.items), "portrait")
 
     @traitlets.validate("timestep")
     def _known_timestep(self, proposal: dict[str, Any]) -> int:
-        return among(proposal["value"], self.items[0]["timesteps"], "timestep")
+        return among(proposal["value"], [int(time) for time in self.items[0]["timesteps"]], "timestep")
 
     @traitlets.validate("layer")
     def _known_layer(self, proposal: dict[str, Any]) -> str:
-        return among(proposal["value"], self.items[0]["layers"], "layer")
+        return among(proposal["value"], [str(layer) for layer in self.items[0]["layers"]], "layer")
 
     @traitlets.validate("subtraction")
     def _known_subtraction(self, proposal: dict[str, Any]) -> str:
@@ -127,24 +131,25 @@ class ControlMapExplorer(PicturedWidget):
 
     @traitlets.validate("threshold")
     def _below_one(self, proposal: dict[str, Any]) -> float:
-        if not proposal["value"] < 1:
-            raise traitlets.TraitError(f"threshold={proposal['value']}: expected 0 or more, and less than 1")
-        return proposal["value"]
+        threshold = float(proposal["value"])
+        if not threshold < 1:
+            raise traitlets.TraitError(f"threshold={threshold}: expected 0 or more, and less than 1")
+        return threshold
 
     @traitlets.validate("distances")
     def _one_for_each_phrase(self, proposal: dict[str, Any]) -> list[float]:
-        phrases = self.current()["phrases"]
-        if len(proposal["value"]) != len(phrases):
-            raise traitlets.TraitError(f"{len(proposal['value'])} distances for {len(phrases)} phrases: {phrases}")
-        return proposal["value"]
+        phrases, distances = self.current()["phrases"], [float(distance) for distance in proposal["value"]]
+        if len(distances) != len(phrases):
+            raise traitlets.TraitError(f"{len(distances)} distances for {len(phrases)} phrases: {phrases}")
+        return distances
 
     @traitlets.observe("portrait")
     def _distances_of_portrait(self, change: dict[str, Any]) -> None:
-        if change["old"]:  # not at the start, when they may have been given
+        if change["old"]:  # not in __init__, where they may have been given
             self.reset_distances()
 
     def snapshot(self) -> Image.Image:
-        """In a row: the portrait, D, and M over the portrait."""
+        """The portrait, D, and M over the portrait, side by side."""
         image = decode(self.current()["image"])
         return side_by_side(
             [image, heat(self.ingredients()[0], BLUES, image.size), tinted(image, self.map().clip(0, 1))]
@@ -163,7 +168,7 @@ def _packed(item: Mapping[str, Any], where: str) -> dict[str, Any]:
     difference = checked(item["difference"], (len(times), None, None), f"{where}: difference")
     size = difference.shape[1:]
     maps = checked(item["phrase_maps"], (len(times), len(layers), len(phrases), *size), f"{where}: phrase_maps")
-    distances = checked(item["distances"], (len(phrases),), f"{where}: distances", FARTHEST)
+    distances = checked(item["distances"], (len(phrases),), f"{where}: distances", MAX_DISTANCE)
     return {
         "label": str(item["label"]),
         "image": data_uri(item["image"]),

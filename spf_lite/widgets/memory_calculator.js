@@ -1,46 +1,47 @@
-// The view of MemoryCalculator: one bar of stacked causes, and a line at what the card has.
+// The view of MemoryCalculator: one bar, stacked by cause, and a line at the memory of the graphics card.
 // elements.js stands before this text.
 
 const gigabytes = (value) => `${value.toFixed(value < 0.1 ? 3 : value < 10 ? 2 : 1)} GB`;
 
+const portraits = (count) => (count === 1 ? "1 portrait" : `${count} portraits`);
+
 function render({ model, el }) {
-  const id = `spf-${Math.random().toString(36).slice(2)}`;
-  const step = radioButtons(`${id}-step`, "Step");
-  const precision = radioButtons(`${id}-precision`, "Precision");
-  const batch = wordedSlider(`${id}-batch`, "Batch");
-  const card = input("select", { id: `${id}-card` });
+  const step = radioButtons("Training step");
+  const precision = radioButtons("Precision");
+  const batch = labelledSlider("Batch size");
+  const card = input("select", { id: freshId() });
   const bar = make("div", { class: "spf-stack", role: "img" });
-  const verdict = make("output", { class: "spf-verdict", for: `${id}-batch ${id}-card` });
+  const verdict = make("output", { class: "spf-verdict", for: `${batch.slider.id} ${card.id}` });
   const legend = make("ul", { class: "spf-causes" });
   const root = make(
     "div", { class: "spf-widget spf-memory" },
     make(
       "div", { class: "spf-controls" }, step.root, precision.root, batch.root,
-      make("label", { for: card.id }, "Card ", card),
+      make("label", { for: card.id }, "Graphics card ", card),
     ),
     bar, verdict, legend,
   );
 
-  /** GB by cause for a batch of so many. */
-  function parts(many) {
+  /** GB by cause for a batch of this size. */
+  function parts(size) {
     const chosen = model.get("steps").find(({ label }) => label === model.get("step"));
     const at = model.get("precisions").indexOf(model.get("precision"));
-    return chosen.fixed[at].map((fixed, cause) => fixed + many * chosen.each[at][cause]);
+    return chosen.fixed[at].map((fixed, cause) => fixed + size * chosen.each[at][cause]);
   }
-  const total = (many) => parts(many).reduce((sum, part) => sum + part, model.get("reserve"));
+  const total = (size) => parts(size).reduce((sum, part) => sum + part, model.get("reserve"));
 
   function show() {
-    const many = model.get("batch_size");
+    const size = model.get("batch_size");
     const [{ label, memory }] = model.get("cards").filter((one) => one.label === model.get("card"));
     const causes = model.get("causes");
-    const values = [...parts(many), model.get("reserve")];
+    const values = [...parts(size), model.get("reserve")];
     const names = [...causes, "reserve"];
-    const all = total(many);
+    const all = total(size);
     const widest = Math.max(all, memory) * 1.02;
     step.check(model.get("step"));
     precision.check(model.get("precision"));
     card.value = label;
-    batch.moveTo(many - 1, many === 1 ? "1 portrait" : `${many} portraits`);
+    batch.show(size - 1, portraits(size));
 
     const kind = (cause) => (cause < causes.length ? `spf-color-${cause}` : "spf-reserve");
     bar.replaceChildren(...values.map((value, cause) =>
@@ -50,14 +51,15 @@ function render({ model, el }) {
       ? [make("li", {}, make("span", { class: `spf-swatch ${kind(cause)}` }), ` ${names[cause]} `,
         make("b", {}, gigabytes(value)))]
       : [])));
-    const told = values.flatMap((value, cause) => (value > 0 ? [`${names[cause]} ${gigabytes(value)}`] : []));
-    bar.setAttribute("aria-label", `${told.join(", ")}; ${label} has ${memory} GB`);
+    const spoken = values.flatMap((value, cause) => (value > 0 ? [`${names[cause]} ${gigabytes(value)}`] : []));
+    bar.setAttribute("aria-label", `${spoken.join(", ")}; ${label} has ${memory} GB`);
 
     let most = 0;
     while (most < model.get("most") && total(most + 1) <= memory) most += 1;
-    const room = most === 0 ? "not even one portrait does" : most === model.get("most") ? `so do ${most}` : `${most} would`;
+    const room = most === 0 ? "not even one portrait"
+      : most === model.get("most") ? `at least ${portraits(most)}` : `at most ${portraits(most)}`;
     verdict.textContent = all <= memory
-      ? `${gigabytes(all)} of ${memory} GB: fits${most > many ? ` (${room})` : ""}`
+      ? `${gigabytes(all)} of ${memory} GB: fits${most > size ? ` (${room})` : ""}`
       : `${gigabytes(all)} of ${memory} GB: does not fit (${room})`;
   }
 
@@ -70,15 +72,11 @@ function render({ model, el }) {
     show();
   }
 
-  const choose = (name, value) => {
-    model.set(name, value);
-    model.save_changes();
-  };
   const handlers = [
-    [step.root, "change", (event) => choose("step", event.target.value)],
-    [precision.root, "change", (event) => choose("precision", event.target.value)],
-    [batch.slider, "input", () => choose("batch_size", Number(batch.slider.value) + 1)],
-    [card, "change", () => choose("card", card.value)],
+    [step.root, "change", (event) => save(model, { step: event.target.value })],
+    [precision.root, "change", (event) => save(model, { precision: event.target.value })],
+    [batch.slider, "input", () => save(model, { batch_size: Number(batch.slider.value) + 1 })],
+    [card, "change", () => save(model, { card: card.value })],
   ];
   const reactions = Object.fromEntries(
     ["step", "precision", "batch_size", "card", "reserve"].map((name) => [`change:${name}`, show]),

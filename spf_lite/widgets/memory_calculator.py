@@ -1,4 +1,4 @@
-"""A bar of stacked causes: what a training step takes in memory, and whether a graphics card has it.
+"""The memory of a training step, by cause, beside the memory of a graphics card.
 
 In the book: :doc:`/11-real-models`.
 """
@@ -12,27 +12,27 @@ import traitlets
 from PIL import Image, ImageDraw
 
 from spf_lite.profiling.memory import StepMemory
-from spf_lite.widgets.base import PicturedWidget, among, es_module
+from spf_lite.widgets.base import PicturedWidget, among, es_module, labels
 
 #: In the order of the colours of ``widgets.css``.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#7a4f9e", "#f0e442")
-#: Largest batch on the slider.
-MOST = 16
+#: Largest batch size of the slider.
+MAX_BATCH = 16
 
 
 class MemoryCalculator(PicturedWidget):
-    """Choose a step, a precision, a batch and a card, and see what goes where.
+    """Choose a training step, a precision, a batch size and a graphics card, and see where the memory goes.
 
     Args:
-        steps: name of each kind of step, to a dictionary from each precision's name to what it takes
+        steps: for each kind of training step, by name, a dictionary from the name of a precision to the memory
             (:func:`spf_lite.profiling.memory.step_memory`); the precisions are the same for all.
         cards: name of each graphics card to its memory in GB (10^9 bytes).
-        reserve: GB that the driver, PyTorch and whatever comes and goes within a step take of every card.
+        reserve: GB of every card for the driver, PyTorch itself and temporary tensors within a step.
 
     Attributes:
         step: name of the step shown.
         precision: name of its precision.
-        batch_size: portraits at a time.
+        batch_size: portraits in a step.
         card: name of the card.
 
     Raises:
@@ -46,10 +46,10 @@ class MemoryCalculator(PicturedWidget):
     precisions = traitlets.List(traitlets.Unicode()).tag(sync=True)
     cards = traitlets.List(traitlets.Dict()).tag(sync=True)
     reserve = traitlets.Float(1.0, min=0).tag(sync=True)
-    most = traitlets.Int(MOST).tag(sync=True)
+    most = traitlets.Int(MAX_BATCH).tag(sync=True)
     step = traitlets.Unicode().tag(sync=True)
     precision = traitlets.Unicode().tag(sync=True)
-    batch_size = traitlets.Int(1, min=1, max=MOST).tag(sync=True)
+    batch_size = traitlets.Int(1, min=1, max=MAX_BATCH).tag(sync=True)
     card = traitlets.Unicode().tag(sync=True)
 
     def __init__(
@@ -88,7 +88,7 @@ class MemoryCalculator(PicturedWidget):
         )  # fmt: skip
 
     def parts(self) -> dict[str, float]:
-        """GB by cause, as shown; causes of which there is nothing are left out."""
+        """GB by cause, as shown, without causes that take nothing."""
         (step,) = (step for step in self.steps if step["label"] == self.step)
         at = self.precisions.index(self.precision)
         values = [
@@ -97,11 +97,11 @@ class MemoryCalculator(PicturedWidget):
         return {cause: value for cause, value in zip(self.causes, values, strict=True) if value}
 
     def total(self) -> float:
-        """GB in all, with the reserve."""
-        return sum(self.parts().values()) + self.reserve
+        """GB of all causes and the reserve."""
+        return sum(self.parts().values()) + float(self.reserve)
 
     def fits(self) -> bool:
-        """Whether the card has it."""
+        """Whether the card has that much memory."""
         return self.total() <= self._memory()
 
     def _memory(self) -> float:
@@ -109,19 +109,19 @@ class MemoryCalculator(PicturedWidget):
         return float(card["memory"])
 
     @traitlets.validate("step")
-    def _known_step(self, proposal: dict[str, Any]) -> Any:
-        return among(proposal["value"], [step["label"] for step in self.steps], "step")
+    def _known_step(self, proposal: dict[str, Any]) -> str:
+        return among(proposal["value"], labels(self.steps), "step")
 
     @traitlets.validate("precision")
-    def _known_precision(self, proposal: dict[str, Any]) -> Any:
-        return among(proposal["value"], self.precisions, "precision")
+    def _known_precision(self, proposal: dict[str, Any]) -> str:
+        return among(proposal["value"], [str(name) for name in self.precisions], "precision")
 
     @traitlets.validate("card")
-    def _known_card(self, proposal: dict[str, Any]) -> Any:
-        return among(proposal["value"], [card["label"] for card in self.cards], "card")
+    def _known_card(self, proposal: dict[str, Any]) -> str:
+        return among(proposal["value"], labels(self.cards), "card")
 
     def snapshot(self) -> Image.Image:
-        """The bar, with a line at what the card has, and what each colour is."""
+        """The bar with a line at the card's memory, and a legend."""
         wide, parts = 620, self.parts()
         scale = (wide - 20) / max(self.total(), self._memory())
         sheet = Image.new("RGB", (wide, 96 + 16 * len(parts)), "white")

@@ -1,7 +1,7 @@
-"""What the views with a slider share: pictures and measures of several people, one for each of some rising numbers.
+"""Series of pictures and measures along increasing numbers, for the scrubber and the weight explorer.
 
-The numbers are the checkpoints of a run, or the weights that a loss term was given. What comes in is checked, and
-packed as the state of a widget wants it; what is wrong is named with its place.
+The numbers are the checkpoints of a run, or the weights of a loss term. The functions check what they are given, and
+pack it as a widget's state; their messages name the place that is wrong.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from typing import Any
 
 from PIL import Image
 
-from spf_lite.widgets.encoding import data_uri
+from spf_lite.widgets.image_encoding import data_uri
 
 
 def listed(value: Any, where: str) -> list[Any]:
-    """A value as a list; a single text, dictionary or picture is none."""
+    """A value as a list.
+
+    Raises:
+        ValueError: if it is not iterable, or a text or a dictionary.
+    """
     if not isinstance(value, str | bytes | Mapping):
         try:
             return list(value)
@@ -27,15 +31,15 @@ def listed(value: Any, where: str) -> list[Any]:
 
 
 def packed_people(people: Any) -> list[str]:
-    """What is asked for, one text for each person."""
+    """The prompts of the people, one text for each."""
     texts = [str(person) for person in listed(people, "people")]
     if not texts:
-        raise ValueError("nobody to look at: people is empty")
+        raise ValueError("people is empty: expected one text for each person")
     return texts
 
 
 def packed_pictures(pictures: Any, where: str, people: int) -> list[str]:
-    """One picture for each person, as texts."""
+    """One picture for each person, as data addresses."""
     row = listed(pictures, where)
     if len(row) != people:
         raise ValueError(f"{where}: {len(row)} pictures of {people} people")
@@ -46,25 +50,26 @@ def packed_pictures(pictures: Any, where: str, people: int) -> list[str]:
 
 
 def packed_numbers(values: Any, where: str) -> list[float | None]:
-    """Numbers as JSON knows them, to five digits; None for what is not one."""
+    """Numbers to five digits; None for None, infinity and NaN, which JSON does not have."""
     return [None if (number := _number(v, where)) is None else float(f"{number:.5g}") for v in listed(values, where)]
 
 
 def packed_series(items: Any, what: str, along: str, people: int) -> list[dict[str, Any]]:
-    """Check and pack what all such views are given.
+    """Check and pack the series of a view.
 
     Args:
-        items: one dictionary for each series, with ``label``, ``images``, the rising numbers and perhaps ``measures``.
+        items: one dictionary for each series, with ``label``, ``images``, the increasing numbers and optionally
+            ``measures``.
         what: the argument's name, for messages.
-        along: key of the rising numbers: ``steps`` or ``weights``.
-        people: of how many there are pictures.
+        along: key of the increasing numbers: ``steps`` or ``weights``.
+        people: how many there are.
 
     Returns:
-        One dictionary for each series, with these four keys and the ``order`` of its measures: in the file of a
-        notebook dictionaries stand sorted.
+        One dictionary for each series, with these four keys and ``order``, the names of its measures in order: a
+        notebook file holds dictionaries sorted.
 
     Raises:
-        ValueError: naming the place that is wrong.
+        ValueError: if something does not fit; the message names the place.
     """
     series: list[dict[str, Any]] = []
     for number, item in enumerate(listed(items, what)):
@@ -75,10 +80,10 @@ def packed_series(items: Any, what: str, along: str, people: int) -> list[dict[s
             raise ValueError(f"{where} lacks {', '.join(missing)}")
         if (label := str(item["label"])) in [other["label"] for other in series]:
             raise ValueError(f"{where} repeats the label {label!r}")
-        stops = _rising(item[along], where, along)
+        stops = _increasing(item[along], where, along)
         images = listed(item["images"], f"{where}: images")
         if len(images) != len(stops):
-            raise ValueError(f"{where} has {len(stops)} {along} and pictures of {len(images)}")
+            raise ValueError(f"{where} has {len(stops)} {along} but images of {len(images)}")
         measures = _measures(item.get("measures", {}), where, along, len(stops))
         series.append(
             {
@@ -93,23 +98,23 @@ def packed_series(items: Any, what: str, along: str, people: int) -> list[dict[s
             }
         )
     if not series:
-        raise ValueError(f"nothing to go through: {what} is empty")
+        raise ValueError(f"{what} is empty")
     return series
 
 
 def _number(value: Any, where: str) -> float | None:
-    """A finite number; None for None, for infinity and for what is not a number by name (NaN)."""
+    """A finite number; None for None, infinity and NaN."""
     try:
         return None if value is None or not isfinite(value) else float(value)
     except TypeError:
         raise ValueError(f"{where}: {value!r} is not a number") from None
 
 
-def _rising(values: Any, where: str, along: str) -> list[float]:
+def _increasing(values: Any, where: str, along: str) -> list[float]:
     given = listed(values, f"{where}: {along}")
     numbers = [number for value in given if (number := _number(value, f"{where}: {along}")) is not None]
     if not numbers or len(numbers) < len(given) or any(a >= b for a, b in pairwise(numbers)):
-        raise ValueError(f"{where}: {along} must rise, and are {given}")
+        raise ValueError(f"{where}: {along} must increase, and are {given}")
     return numbers
 
 

@@ -2,35 +2,34 @@
 // elements.js and charts.js stand before this text.
 
 function render({ model, el }) {
-  const id = `spf-${Math.random().toString(36).slice(2)}`;
   const labelled = (label) => model.get("runs").find((run) => run.label === label);
   const current = () => labelled(model.get("run"));
   const people = () => model.get("people");
 
-  const choice = radioButtons(`${id}-run`, "Run");
-  const range = wordedSlider(`${id}-checkpoint`, "Checkpoint");
+  const choice = radioButtons("Run");
+  const range = labelledSlider("Checkpoint");
   const strip = make("div", { class: "spf-strip" });
   const charts = make("div", { class: "spf-charts" });
   const root = make(
     "div", { class: "spf-widget spf-scrubber" },
     make("div", { class: "spf-controls" }, choice.root, range.root), strip, charts,
   );
-  let moving = [];
+  let drawn = [];
   let pictures = [];
 
   function showCheckpoint() {
     const run = current();
-    if (!run) return; // the run and its checkpoint are between two messages
+    if (!run) return; // between two messages, in which run and checkpoint change
     const at = Math.min(model.get("checkpoint"), run.steps.length - 1);
     const step = run.steps[at];
     const stage = run.stage2_from === null ? "" : step < run.stage2_from ? ", stage 1" : ", stage 2";
     const last = run.steps[run.steps.length - 1];
-    range.moveTo(at, `step ${step} of ${last}${stage}`);
+    range.show(at, `step ${step} of ${last}${stage}`);
     pictures.forEach((picture, number) => {
       picture.src = run.images[at][number];
-      picture.alt = `${people()[number]}, painted after step ${step} of ${run.label}`;
+      picture.alt = `${people()[number]}, sampled after step ${step} of ${run.label}`;
     });
-    for (const drawn of moving) drawn.moveTo(step);
+    for (const each of drawn) each.moveTo(step);
   }
 
   function showRun() {
@@ -43,10 +42,10 @@ function render({ model, el }) {
     const measures = inOrder(run.measures, run.order).map(([name, values]) => ({
       name, points: values.map((value, number) => [run.steps[number], value]),
     }));
-    moving = [];
-    if (losses.length) moving.push(chart("Loss terms, each by its own scale", losses, { ...axis, own: true }));
-    if (measures.length) moving.push(chart("Measures", measures, { ...axis, own: false }));
-    charts.replaceChildren(...moving.map((drawn) => drawn.root));
+    drawn = [];
+    if (losses.length) drawn.push(chart("Loss terms, each on its own scale", losses, { ...axis, own: true }));
+    if (measures.length) drawn.push(chart("Measures", measures, { ...axis, own: false }));
+    charts.replaceChildren(...drawn.map((each) => each.root));
     showCheckpoint();
   }
 
@@ -60,18 +59,13 @@ function render({ model, el }) {
 
   const handlers = [
     [choice.root, "change", (event) => {
-      // The same share of the way: runs need not have equally many checkpoints.
+      // At the same relative position: runs may have different numbers of checkpoints.
       const share = sameShare(
         model.get("checkpoint"), current().steps.length, labelled(event.target.value).steps.length,
       );
-      model.set("run", event.target.value);
-      model.set("checkpoint", share);
-      model.save_changes();
+      save(model, { run: event.target.value, checkpoint: share });
     }],
-    [range.slider, "input", () => {
-      model.set("checkpoint", Number(range.slider.value));
-      model.save_changes();
-    }],
+    [range.slider, "input", () => save(model, { checkpoint: Number(range.slider.value) })],
   ];
   const stop = connect(model, handlers, {
     "change:runs": showAll, "change:people": showAll, "change:run": showRun, "change:checkpoint": showCheckpoint,

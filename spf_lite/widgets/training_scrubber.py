@@ -1,6 +1,6 @@
-"""A slider over the checkpoints of a training run: portraits, loss terms and measures move along.
+"""The portraits, loss terms and measures of training runs, with a slider over their checkpoints.
 
-All of it is in the widget's state, so the view works on a static page too, without Python and without a network.
+All data are in the widget's state, so it works on a static page, without Python and without a network.
 
 In the book: :doc:`/09-baselines`.
 """
@@ -13,24 +13,24 @@ from typing import Any
 import traitlets
 from PIL import Image
 
-from spf_lite.widgets.base import PicturedWidget, among, es_module
-from spf_lite.widgets.encoding import decode, side_by_side
+from spf_lite.widgets.base import PicturedWidget, among, es_module, labels
+from spf_lite.widgets.image_encoding import decode, side_by_side
 from spf_lite.widgets.series import listed, packed_numbers, packed_people, packed_series
 
 
 class TrainingScrubber(PicturedWidget):
-    """Go through training runs, checkpoint by checkpoint.
+    """Compare the checkpoints of training runs.
 
     Args:
-        runs: one dictionary for each run, with ``label``, ``steps`` (K rising step numbers), ``images`` (for each of
-            the K checkpoints one picture of each person) and, where known, ``measures`` (name to K numbers; None where
-            it was not measured), ``losses`` (name to pairs of step and value) and ``stage2_from`` (the first step of
-            stage 2).
-        people: what is asked for, one text for each person.
+        runs: one dictionary for each run, with ``label``, ``steps`` (K increasing step numbers), ``images`` (for each
+            of the K checkpoints one picture of each person) and, where known, ``measures`` (name to K numbers; None
+            where it was not measured), ``losses`` (name to pairs of step and value) and ``stage2_from`` (the first step
+            of stage 2).
+        people: the prompts of the people, one text for each.
 
     Attributes:
         run: label of the run shown.
-        checkpoint: which of its checkpoints is shown, from 0.
+        checkpoint: index of the checkpoint shown, from 0.
 
     Raises:
         ValueError: if there are no runs or people, or a run lacks a key or does not fit its own steps.
@@ -50,15 +50,16 @@ class TrainingScrubber(PicturedWidget):
 
     def current(self) -> dict[str, Any]:
         """The run that is shown."""
-        return next(run for run in self.runs if run["label"] == self.run)
+        run: dict[str, Any] = next(run for run in self.runs if run["label"] == self.run)
+        return run
 
     @traitlets.validate("run")
-    def _known_run(self, proposal: dict[str, Any]) -> Any:
-        return among(proposal["value"], [run["label"] for run in self.runs], "run")
+    def _known_run(self, proposal: dict[str, Any]) -> str:
+        return among(proposal["value"], labels(self.runs), "run")
 
     @traitlets.validate("checkpoint")
-    def _known_checkpoint(self, proposal: dict[str, Any]) -> Any:
-        # The run may change in the same message, later: a checkpoint of any run will do here.
+    def _known_checkpoint(self, proposal: dict[str, Any]) -> int:
+        # The run may change later in the same message, so a checkpoint of any run is accepted.
         return among(proposal["value"], range(max(len(run["steps"]) for run in self.runs)), "checkpoint")
 
     @traitlets.observe("run")

@@ -1,17 +1,16 @@
-// The view of WeightExplorer: a slider over the weights that a loss term was given; portraits and measures move along.
+// The view of WeightExplorer: a slider over the weights of a loss term; portraits and measures follow.
 // elements.js and charts.js stand before this text.
 
 /** A weight as it was probably typed: 0.3, not 0.30000000000000004. */
 const typed = (weight) => String(Number(weight.toPrecision(6)));
 
 function render({ model, el }) {
-  const id = `spf-${Math.random().toString(36).slice(2)}`;
   const labelled = (label) => model.get("sweeps").find((sweep) => sweep.label === label);
   const current = () => labelled(model.get("sweep"));
 
   const word = model.get("word");
-  const choice = radioButtons(`${id}-sweep`, model.get("kind"));
-  const range = wordedSlider(`${id}-weight`, word[0].toUpperCase() + word.slice(1));
+  const choice = radioButtons(model.get("kind"));
+  const range = labelledSlider(word[0].toUpperCase() + word.slice(1));
   const base = row();
   const chosen = row();
   const charts = make("div", { class: "spf-charts" });
@@ -21,15 +20,15 @@ function render({ model, el }) {
   );
   let drawn = null;
 
-  /** Pictures side by side under a line that says what painted them. */
+  /** Pictures side by side under a line that says which model they are from. */
   function row() {
     const caption = make("figcaption");
     const strip = make("div", { class: "spf-strip" });
     const pictures = () => [...strip.children];
     return {
       root: make("figure", { class: "spf-row" }, caption, strip),
-      hold: (many) => strip.replaceChildren(
-        ...Array.from({ length: many }, () => make("img", { alt: "", draggable: "false" })),
+      hold: (count) => strip.replaceChildren(
+        ...Array.from({ length: count }, () => make("img", { alt: "", draggable: "false" })),
       ),
       show: (words, sources, alt) => {
         caption.textContent = words;
@@ -43,12 +42,12 @@ function render({ model, el }) {
 
   function showWeight() {
     const sweep = current();
-    if (!sweep) return; // the sweep and what is known of it are between two messages
+    if (!sweep) return; // between two messages, in which sweeps and choice change
     const at = Math.min(model.get("choice"), sweep.weights.length - 1);
     const weight = typed(sweep.weights[at]);
     const remark = sweep.remarks.length ? sweep.remarks[at] : "";
     const said = `${word} ${weight}${remark && ` · ${remark}`}`;
-    range.moveTo(at, said);
+    range.show(at, said);
     chosen.show(`${sweep.label}, ${said}`, sweep.images[at], (person) => `${person}; ${sweep.label}, ${said}`);
     drawn?.moveTo(at);
   }
@@ -60,7 +59,7 @@ function render({ model, el }) {
     range.slider.max = String(sweep.weights.length - 1);
     const lines = inOrder(sweep.measures, sweep.order)
       .map(([name, values]) => ({ name, points: [...values.entries()] }));
-    // Weights are tried in leaps (1, 3, 10), so they stand at equal distances. Shares have one scale, from 0 to 1.
+    // Weights often grow geometrically (1, 3, 10), so they are drawn at equal distances. Shares have one scale, 0 to 1.
     drawn = lines.length
       ? chart(`Measures over the ${word} of ${sweep.label}`, lines, {
         from: 0, to: sweep.weights.length - 1, own: false, most: 1, ticks: sweep.weights.map(typed),
@@ -72,13 +71,13 @@ function render({ model, el }) {
 
   function showAll() {
     choice.offer(model.get("sweeps").map((sweep) => sweep.label));
-    const many = model.get("people").length;
-    setColumns(root, many);
+    const count = model.get("people").length;
+    setColumns(root, count);
     const sources = model.get("base");
     base.root.hidden = sources.length === 0;
     base.hold(sources.length);
-    base.show("base model", sources, (person) => `${person}, painted by the base model`);
-    chosen.hold(many);
+    base.show("base model", sources, (person) => `${person}, sampled from the base model`);
+    chosen.hold(count);
     showSweep();
   }
 
@@ -87,14 +86,9 @@ function render({ model, el }) {
       const share = sameShare(
         model.get("choice"), current().weights.length, labelled(event.target.value).weights.length,
       );
-      model.set("sweep", event.target.value);
-      model.set("choice", share);
-      model.save_changes();
+      save(model, { sweep: event.target.value, choice: share });
     }],
-    [range.slider, "input", () => {
-      model.set("choice", Number(range.slider.value));
-      model.save_changes();
-    }],
+    [range.slider, "input", () => save(model, { choice: Number(range.slider.value) })],
   ];
   const stop = connect(model, handlers, {
     "change:sweeps": showAll, "change:people": showAll, "change:base": showAll,

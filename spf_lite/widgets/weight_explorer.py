@@ -1,7 +1,7 @@
-"""A slider over the weights that a term of the loss was given: from too weak over right to too much.
+"""The portraits and measures for several weights of a loss term, with a slider over the weights.
 
-Every weight is a run of its own, made beforehand: its portraits and measures are in the widget's state, so the view
-works on a static page too, without Python and without a network.
+Every weight is a run of its own, made beforehand. Its portraits and measures are in the widget's state, so it works on
+a static page, without Python and without a network.
 
 In the book: :doc:`/08-response-enhancement`.
 """
@@ -15,30 +15,30 @@ import traitlets
 from PIL import Image
 
 from spf_lite.config import TrainConfig
-from spf_lite.widgets.base import PicturedWidget, among, es_module
-from spf_lite.widgets.encoding import decode, side_by_side
+from spf_lite.widgets.base import PicturedWidget, among, es_module, labels
+from spf_lite.widgets.image_encoding import decode, side_by_side
 from spf_lite.widgets.series import listed, packed_people, packed_pictures, packed_series
 
 _KEYS = {"label", "weights", "images", "measures", "remarks", "changes"}
 
 
 class WeightExplorer(PicturedWidget):
-    """Go through the weights of a loss term, run by run, beside the portraits of the base model.
+    """Compare the weights of a loss term with each other and with the base model.
 
     Args:
-        sweeps: one dictionary for each loss term whose weight was varied, with ``label``, ``weights`` (K rising
+        sweeps: one dictionary for each loss term whose weight was varied, with ``label``, ``weights`` (K increasing
             numbers), ``images`` (for each of the K weights one picture of each person) and, where known, ``measures``
             (name to K shares from 0 to 1; None where it was not measured), ``remarks`` (K short texts such as "weak",
             "right", "too much") and ``changes`` (for each weight the texts that
             :meth:`TrainConfig.changed <spf_lite.config.TrainConfig.changed>` takes).
-        people: what is asked for, one text for each person.
-        base: one picture of each person by the base model, to compare with.
-        word: what the numbers are, such as "strength" or "timestep".
-        kind: what the sweeps are.
+        people: the prompts of the people, one text for each.
+        base: one picture of each person by the base model.
+        word: name of the numbers, such as "strength" or "timestep".
+        kind: name of that by which sweeps differ; the legend of their buttons.
 
     Attributes:
         sweep: label of the sweep shown.
-        choice: which of its weights is shown, from 0; the middle one to begin with.
+        choice: index of the weight shown, from 0; initially the middle one.
 
     Raises:
         ValueError: if there are no sweeps or people, or if something does not fit; the message names the place.
@@ -75,7 +75,8 @@ class WeightExplorer(PicturedWidget):
 
     def current(self) -> dict[str, Any]:
         """The sweep that is shown."""
-        return next(sweep for sweep in self.sweeps if sweep["label"] == self.sweep)
+        sweep: dict[str, Any] = next(sweep for sweep in self.sweeps if sweep["label"] == self.sweep)
+        return sweep
 
     @property
     def weight(self) -> float:
@@ -83,24 +84,24 @@ class WeightExplorer(PicturedWidget):
         return float(self.current()["weights"][self.choice])
 
     def apply(self, config: TrainConfig) -> TrainConfig:
-        """A configuration with what the weight that is shown changes in it.
+        """The configuration with the changes that belong to the weight shown.
 
         Raises:
-            ValueError: if the sweep does not say what its weights change.
+            ValueError: if the sweep has no ``changes``.
         """
         changes = self.current()["changes"]
         if not changes:
-            raise ValueError(f"the sweep {self.sweep!r} has no 'changes': it does not say what its weights change")
+            raise ValueError(f"the sweep {self.sweep!r} has no 'changes'")
         return config.changed(changes[self.choice])
 
     @traitlets.validate("sweep")
-    def _known_sweep(self, proposal: dict[str, Any]) -> Any:
-        return among(proposal["value"], [sweep["label"] for sweep in self.sweeps], "sweep")
+    def _known_sweep(self, proposal: dict[str, Any]) -> str:
+        return among(proposal["value"], labels(self.sweeps), "sweep")
 
     @traitlets.validate("choice")
-    def _known_choice(self, proposal: dict[str, Any]) -> Any:
-        # Sweep and choice of one message are both set before either is checked, in any order.
-        among(self.sweep, [sweep["label"] for sweep in self.sweeps], "sweep")
+    def _known_choice(self, proposal: dict[str, Any]) -> int:
+        # Sweep and choice of one message are both set before either is validated, in any order.
+        among(self.sweep, labels(self.sweeps), "sweep")
         return among(proposal["value"], range(len(self.current()["weights"])), "choice")
 
     @traitlets.observe("sweep")
@@ -108,7 +109,7 @@ class WeightExplorer(PicturedWidget):
         self.choice = min(self.choice, len(self.current()["weights"]) - 1)
 
     def snapshot(self) -> Image.Image:
-        """The portraits of the weight in a row, beneath those of the base model if there are any."""
+        """The portraits of the weight in a row, beneath those of the base model if these were given."""
         rows = [self.base, self.current()["images"][self.choice]]
         strips = [side_by_side([decode(uri) for uri in row]) for row in rows if row]
         sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height + 4 for s in strips) - 4), "white")

@@ -9,12 +9,13 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import anywidget
 import nbformat
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Route
+from playwright.sync_api import Browser, ConsoleMessage, FloatRect, Locator, Page, Request, Route
+
+from spf_lite.widgets.base import PicturedWidget
 
 ROOT = Path(__file__).parents[2]
 LOCAL = ("http://localhost", "file:", "data:", "blob:")
@@ -37,6 +38,14 @@ for target in ("sunglasses", "beard"):
             "changes": {"naive": [f"background {background} → yellow"], "spf": []},
         })
 BeforeAfter(items)
+"""
+
+FIGURE = """
+from spf_lite.tiny_world.rendering import counterfactual
+from spf_lite.tiny_world.portraits import Portrait
+from spf_lite.viz.plots import portrait_grid
+
+portrait_grid([counterfactual(Portrait(), target) for target in ("sunglasses", "beard")], ["sunglasses", "beard"])
 """
 
 EXPLORERS = """
@@ -73,14 +82,15 @@ for label, background in (("Ada", "gray"), ("Ben", "blue")):
 """
 
 #: Stands in for a kernel: holds the state, tells listeners of every change, and notes what the view saves.
-WITH_KERNEL = """async ({ code, css, state }) => {
+_WITH_KERNEL = """async ({ code, css, state }) => {
   const listeners = {};
   const model = {
     saved: 0,
     get: (name) => state[name],
     set: (name, value) => {
+      const changed = state[name] !== value;
       state[name] = value;
-      for (const tell of listeners[`change:${name}`] ?? []) tell();
+      if (changed) for (const tell of listeners[`change:${name}`] ?? []) tell();
     },
     save_changes: () => { model.saved += 1; },
     on: (event, listener) => (listeners[event] ??= []).push(listener),
@@ -92,8 +102,13 @@ WITH_KERNEL = """async ({ code, css, state }) => {
   document.head.append(style);
   window.module = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
   window.model = model;
-  window.stop = window.module.default.render({ model, el: document.body });
+  const output = document.createElement("div");
+  document.body.append(output);
+  window.stop = window.module.default.render({ model, el: output });
 }"""
+
+#: Shows a widget on an empty page, or on a page given, beneath what is there.
+Live = Callable[..., Page]
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +123,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toc = "format: jb-book\nroot: page\nchapters:\n- file: explorers\n"
     (folder / "book" / "_toc.yml").write_text(toc, encoding="utf-8")
     explorers = (EXPLORERS, "ControlMapExplorer(controls)", "AttentionExplorer(attentions)")
-    for name, title, cells in (("page", "A page", (WIDGET,)), ("explorers", "Two widgets", explorers)):
+    for name, title, cells in (("page", "A page", (WIDGET, FIGURE)), ("explorers", "Two widgets", explorers)):
         page = new_notebook(
             cells=[
                 new_markdown_cell(f"# {title}\n\nWith $x_0$ and a widget.", id="text"),
@@ -150,6 +165,20 @@ def stumbling_blocks(page: Page, widgets: str = ".spf-widget") -> list[str]:
     ]
 
 
+def box_of(place: Locator) -> FloatRect:
+    """Where an element is on the page, in CSS pixels."""
+    box = place.bounding_box()
+    assert box is not None, f"{place} is not shown"
+    return box
+
+
+def attribute(place: Locator, name: str) -> str:
+    """An attribute that an element has."""
+    value = place.get_attribute(name)
+    assert value is not None, f"{place} has no {name}"
+    return value
+
+
 class Watched:
     """A page and everything that went wrong on it."""
 
@@ -160,6 +189,11 @@ class Watched:
         page.on("pageerror", lambda error: self.troubles.append(f"exception: {error}"))
         page.on("requestfailed", self._failed)
         page.route("**/*", self._allow_local)
+
+    def assert_quiet(self) -> None:
+        """Nothing went wrong, and nothing goes wrong in the next moments."""
+        self.page.wait_for_timeout(300)
+        assert self.troubles == []
 
     def _heard(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and HARMLESS not in message.text:
@@ -202,17 +236,18 @@ def explorers(request: pytest.FixtureRequest, browser: Browser, site: Path) -> I
 
 
 @pytest.fixture
-def live(browser: Browser) -> Iterator[Callable[[anywidget.AnyWidget], Page]]:
-    """Shows a widget on an empty page with a stand-in for a kernel: ``model``, ``module`` and ``stop`` are global."""
+def live(browser: Browser) -> Iterator[Live]:
+    """Shows a widget with a stand-in for a kernel: ``model``, ``module`` and ``stop`` are global in the page."""
     pages: list[Page] = []
 
-    def show(widget: anywidget.AnyWidget) -> Page:
-        page = browser.new_page()
-        pages.append(page)
+    def show(widget: PicturedWidget, page: Page | None = None) -> Page:
+        if page is None:
+            page = browser.new_page()
+            pages.append(page)
         inherited = ("layout", "tabbable", "tooltip")
         names = [name for name in widget.keys if not name.startswith("_") and name not in inherited]
         state = {name: getattr(widget, name) for name in names}
-        page.evaluate(WITH_KERNEL, {"code": str(widget._esm), "css": str(widget._css), "state": state})
+        page.evaluate(_WITH_KERNEL, {"code": str(widget._esm), "css": str(widget._css), "state": state})
         return page
 
     yield show

@@ -1,103 +1,20 @@
-"""axe-core's eye on every widget, by day and by night."""
+"""What axe-core finds on each widget. Contrast in each theme is checked in ``test_themes.py``."""
 
-from collections.abc import Callable
-from typing import Any
-
-import anywidget
-import numpy as np
 import pytest
-from playwright.sync_api import Page
-from tests.test_widgets_memory import CARDS, STEPS
 
-from spf_lite.tiny_world.portraits import Portrait
-from spf_lite.tiny_world.rendering import render
-from spf_lite.widgets import (
-    AttentionExplorer,
-    BeforeAfter,
-    ControlMapExplorer,
-    MemoryCalculator,
-    TrainingScrubber,
-    WeightExplorer,
-)
-
-from ..conftest import stumbling_blocks
+from .conftest import Live, stumbling_blocks
+from .examples import WIDGETS
 
 pytestmark = pytest.mark.browser
 
-PERSON = render(Portrait(), 64)
-MAPS = np.random.default_rng(0).random((2, 1, 2, 3, 16, 16))
-WIDGETS: dict[str, Callable[[], anywidget.AnyWidget]] = {
-    "before-after": lambda: BeforeAfter(
-        [
-            {
-                "target": "sunglasses", "seed": seed, "prompt": "a person, sunglasses",
-                "images": {"base": PERSON, "naive": PERSON, "spf": PERSON}, "changes": {"naive": ["skin tan → pale"]},
-            }
-            for seed in (0, 1)
-        ]
-    ),
-    "control-map": lambda: ControlMapExplorer(
-        [
-            {
-                "label": label, "image": PERSON, "phrases": ["hair", "skin"], "distances": [0.2, 0.9],
-                "timesteps": [100, 300], "layers": ["all layers", "up 2.0"],
-                "difference": MAPS[:, 0, 0, 0], "phrase_maps": MAPS[:, 0, :, :2],
-            }
-            for label in ("Ada", "Ben")
-        ]
-    ),
-    "attention": lambda: AttentionExplorer(
-        [
-            {
-                "label": label, "image": PERSON, "tokens": ["start", "hair", "end"], "timesteps": [100, 700],
-                "layers": ["up 2.0"], "maps": MAPS / MAPS.sum(axis=3, keepdims=True),
-            }
-            for label in ("Ada", "Ben")
-        ]
-    ),
-    "scrubber": lambda: TrainingScrubber(
-        [
-            {
-                "label": label, "steps": [0, 10], "images": [[PERSON], [PERSON]], "measures": {"flips": [0, 0.4]},
-                "losses": {"denoise": [(0, 1.0), (5, 0.5)]}, "stage2_from": 5,
-            }
-            for label in ("naive", "dual path")
-        ],
-        ["a person"],
-    ),
-    "memory": lambda: MemoryCalculator(STEPS, CARDS),
-    "weights": lambda: WeightExplorer(
-        [
-            {
-                "label": label, "weights": [0, 1, 3], "images": [[PERSON]] * 3, "measures": {"flips": [0, 0.1, 0.4]},
-                "remarks": ["weak", "right", "too much"],
-            }
-            for label in ("enhancement", "alignment")
-        ],
-        ["a person"],
-        [PERSON],
-    ),
-}  # fmt: skip
 
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", WIDGETS)
-def test_nothing_serious_stands_in_a_readers_way(name: str, theme: str, live: Callable[..., Any]) -> None:
-    page: Page = live(WIDGETS[name]())
-    paper, ink = {"light": ("#ffffff", "#323232"), "dark": ("#14181e", "#ced6dd")}[theme]  # the book's own
-    page.evaluate(
-        """([theme, paper, ink]) => {
-          document.documentElement.dataset.theme = theme;
-          Object.assign(document.body.style, { background: paper, color: ink });
-        }""",
-        [theme, paper, ink],
-    )
-    page.wait_for_timeout(100)
-    serious = stumbling_blocks(page)
+def test_axe_finds_nothing_serious(name: str, live: Live) -> None:
+    serious = stumbling_blocks(live(WIDGETS[name]()))
     assert not serious, "\n".join(serious)
 
 
-def test_axe_would_find_a_nameless_slider(live: Callable[..., Any]) -> None:
-    page: Page = live(WIDGETS["weights"]())
+def test_axe_finds_a_slider_without_a_name(live: Live) -> None:
+    page = live(WIDGETS["weights"]())
     page.evaluate("document.querySelectorAll('.spf-widget label').forEach((label) => label.removeAttribute('for'))")
     assert "label" in {block.partition(":")[0] for block in stumbling_blocks(page)}

@@ -1,13 +1,14 @@
 """The before/after slider on a static page: no Python, no network, by mouse, by keyboard, in the dark, on a phone."""
 
 import re
-from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from spf_lite.widgets import BeforeAfter
+
+from .conftest import Live, Watched, attribute, box_of
 
 pytestmark = pytest.mark.browser
 
@@ -20,27 +21,6 @@ COUNT_HOLES = """canvas => {
   return [holes, data.length / 4];
 }"""
 
-#: Stands in for a kernel: holds the state, tells listeners of every change, and notes what the view saves.
-WITH_KERNEL = """async ({ code, state }) => {
-  const listeners = {};
-  const model = {
-    saved: 0,
-    get: (name) => state[name],
-    set: (name, value) => {
-      const changed = state[name] !== value;
-      state[name] = value;
-      if (changed) for (const tell of listeners[`change:${name}`] ?? []) tell();
-    },
-    save_changes: () => { model.saved += 1; },
-    on: (event, listener) => (listeners[event] ??= []).push(listener),
-    off: (event, listener) => { listeners[event] = listeners[event].filter((other) => other !== listener); },
-    heard: () => Object.values(listeners).flat().length,
-  };
-  const module = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
-  window.model = model;
-  window.stop = module.default.render({ model, el: document.body });
-}"""
-
 
 def _divider(page: Page) -> float:
     """Where the upper picture is cut, in percent of its width from the left."""
@@ -48,12 +28,7 @@ def _divider(page: Page) -> float:
     return float(re.findall(r"([\d.]+)%", clip)[-1])
 
 
-def _quiet(watched: Any) -> None:
-    watched.page.wait_for_timeout(300)
-    assert watched.troubles == []
-
-
-def test_starts_in_the_middle_and_says_what_changed(watched: Any) -> None:
+def test_starts_in_the_middle_and_says_what_changed(watched: Watched) -> None:
     page = watched.page
     assert _divider(page) == 50
     expect(page.locator(".spf-prompt")).to_contain_text("a person, gray background, sunglasses")
@@ -61,25 +36,25 @@ def test_starts_in_the_middle_and_says_what_changed(watched: Any) -> None:
     expect(page.locator(".spf-before")).to_have_js_property("naturalWidth", 128)
     expect(page.locator(".spf-after")).to_have_js_property("naturalWidth", 128)
     assert page.locator("mjx-container").count() == 1, "mathematics is not typeset"
-    _quiet(watched)
+    watched.assert_quiet()
 
 
-def test_the_mouse_drags_the_divider(watched: Any) -> None:
+def test_the_mouse_drags_the_divider(watched: Watched) -> None:
     page = watched.page
     page.locator(".spf-stage").scroll_into_view_if_needed()
-    box = page.locator(".spf-stage").bounding_box()
+    box = box_of(page.locator(".spf-stage"))
     middle = box["y"] + box["height"] / 2
     page.mouse.move(box["x"] + 0.5 * box["width"], middle)
     page.mouse.down()
     page.mouse.move(box["x"] + 0.8 * box["width"], middle, steps=6)
     page.mouse.up()
     assert _divider(page) == pytest.approx(80, abs=1.5)
-    handle = page.locator(".spf-divider").bounding_box()
+    handle = box_of(page.locator(".spf-divider"))
     assert handle["x"] + handle["width"] / 2 == pytest.approx(box["x"] + 0.8 * box["width"], abs=6)
-    _quiet(watched)
+    watched.assert_quiet()
 
 
-def test_the_keyboard_moves_the_divider(watched: Any) -> None:
+def test_the_keyboard_moves_the_divider(watched: Watched) -> None:
     page = watched.page
     slider = page.get_by_role("slider", name="Divider between before and after")
     slider.focus()
@@ -89,10 +64,10 @@ def test_the_keyboard_moves_the_divider(watched: Any) -> None:
     assert slider.get_attribute("aria-valuetext") == "45 % base model, the rest naive fine-tuning"
     page.keyboard.press("End")
     assert _divider(page) == 100
-    _quiet(watched)
+    watched.assert_quiet()
 
 
-def test_method_target_and_seed_can_be_chosen(watched: Any) -> None:
+def test_method_target_and_seed_can_be_chosen(watched: Watched) -> None:
     page = watched.page
     first = page.locator(".spf-after").get_attribute("src")
     page.get_by_label("dual path").check()
@@ -103,11 +78,11 @@ def test_method_target_and_seed_can_be_chosen(watched: Any) -> None:
     page.get_by_label("Seed").select_option("1")
     expect(page.locator(".spf-prompt")).to_contain_text("a person, blue background, beard")
     expect(page.get_by_label("dual path")).to_be_checked()
-    assert "beard" in page.locator(".spf-after").get_attribute("alt")
-    _quiet(watched)
+    assert "beard" in attribute(page.locator(".spf-after"), "alt")
+    watched.assert_quiet()
 
 
-def test_the_veil_leaves_only_the_target_lit(watched: Any) -> None:
+def test_the_veil_leaves_only_the_target_lit(watched: Watched) -> None:
     page = watched.page
     veil = page.locator(".spf-veil")
     expect(veil).to_be_hidden()
@@ -119,10 +94,10 @@ def test_the_veil_leaves_only_the_target_lit(watched: Any) -> None:
     page.wait_for_timeout(300)
     clean, _ = veil.evaluate(COUNT_HOLES)
     assert 0 < clean < 0.15 * total < 0.3 * total < polluted
-    _quiet(watched)
+    watched.assert_quiet()
 
 
-def test_in_the_dark_pictures_stay_as_they_are(watched: Any) -> None:
+def test_in_the_dark_pictures_stay_as_they_are(watched: Watched) -> None:
     page = watched.page
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
     style = "element => [getComputedStyle(element).filter, getComputedStyle(element).padding]"
@@ -130,34 +105,49 @@ def test_in_the_dark_pictures_stay_as_they_are(watched: Any) -> None:
     text, paper = page.locator(".spf-prompt").evaluate(
         "element => [getComputedStyle(element).color, getComputedStyle(document.body).backgroundColor]"
     )
+    assert page.locator(".spf-before").evaluate("e => getComputedStyle(e).backgroundColor") == "rgba(0, 0, 0, 0)"
     light, dark = (sum(map(int, re.findall(r"\d+", color)[:3])) for color in (text, paper))
     assert light - dark > 300
-    _quiet(watched)
+    watched.assert_quiet()
 
 
-def test_fits_a_phone(watched: Any) -> None:
+def test_a_figure_on_white_lies_on_a_card_in_the_dark_and_keeps_its_pixels(watched: Watched) -> None:
+    page = watched.page
+    figure = page.locator("div.cell_output img:not(.spf-widget img)")
+    expect(figure).to_have_count(1)
+    style = """image => {
+      const { filter, mixBlendMode, opacity, backgroundColor, borderTopWidth, borderTopLeftRadius } =
+        getComputedStyle(image);
+      return [[filter, mixBlendMode, opacity], backgroundColor, borderTopWidth, borderTopLeftRadius];
+    }"""
+    for theme, background, frame, radius in (
+        ("light", "rgba(0, 0, 0, 0)", "0px", "4px"),
+        ("dark", "rgb(255, 255, 255)", "8px", "16px"),
+    ):
+        page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+        assert figure.evaluate(style) == [["none", "normal", "1"], background, frame, radius]
+    watched.assert_quiet()
+
+
+def test_fits_a_phone(watched: Watched) -> None:
     page = watched.page
     page.set_viewport_size({"width": 360, "height": 740})
     page.wait_for_timeout(200)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    box = page.locator(".spf-stage").bounding_box()
+    box = box_of(page.locator(".spf-stage"))
     assert box["width"] == pytest.approx(box["height"], abs=1)
     assert box["width"] > 220
-    _quiet(watched)
+    watched.assert_quiet()
 
 
-def test_a_kernel_and_the_view_follow_each_other(browser: Browser) -> None:
+def test_a_kernel_and_the_view_follow_each_other(live: Live) -> None:
     picture = Image.new("RGB", (8, 8))
     images = {"base": picture, "naive": picture, "spf": picture}
     items = [
         {"target": target, "seed": seed, "prompt": f"{target} {seed}", "images": images}
         for target, seed in (("hat", 1), ("hat", 2), ("beard", 3))
     ]
-    widget = BeforeAfter(items)
-    names = ("items", "labels", "methods", "target", "seed", "method", "position", "difference")
-    page = browser.new_page()
-    page.evaluate(WITH_KERNEL, {"code": str(widget._esm), "state": {name: getattr(widget, name) for name in names}})
-
+    page = live(BeforeAfter(items))
     page.evaluate("model.set('position', 12.5); model.set('seed', 2); model.set('method', 'spf')")
     expect(page.get_by_role("slider")).to_have_js_property("value", "13")
     expect(page.get_by_label("Seed")).to_have_value("2")
@@ -173,4 +163,3 @@ def test_a_kernel_and_the_view_follow_each_other(browser: Browser) -> None:
 
     page.evaluate("stop()")
     assert page.evaluate("model.heard()") == 0
-    page.close()

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any
 
-import anywidget
 import numpy as np
 import pytest
 import torch
@@ -16,9 +15,9 @@ from spf_lite.config import ControlMapOptions
 from spf_lite.method.control_map import combine
 from spf_lite.widgets import AttentionExplorer, ControlMapExplorer
 
-pytestmark = pytest.mark.browser
+from .conftest import Live, Watched, box_of
 
-Live = Callable[[anywidget.AnyWidget], Page]
+pytestmark = pytest.mark.browser
 
 #: A canvas as numbers: red, green, blue and opacity of each pixel in turn. It is a copy that is read.
 PIXELS = """canvas => {
@@ -48,7 +47,7 @@ MOVE = """async (field) => {
 }"""
 
 
-def _control_item(label: str = "Ada", phrases: tuple[str, ...] = ("hair", "skin", "hoodie")) -> dict:
+def _control_item(label: str = "Ada", phrases: tuple[str, ...] = ("hair", "skin", "hoodie")) -> dict[str, Any]:
     draw = np.random.default_rng(0)
     return {
         "label": label,
@@ -62,7 +61,7 @@ def _control_item(label: str = "Ada", phrases: tuple[str, ...] = ("hair", "skin"
     }
 
 
-def _attention_item(label: str = "Ada", tokens: int = 6) -> dict:
+def _attention_item(label: str = "Ada", tokens: int = 6) -> dict[str, Any]:
     maps = np.random.default_rng(0).random((2, 3, 4, tokens, 16, 16)) ** 3
     return {
         "label": label,
@@ -74,11 +73,6 @@ def _attention_item(label: str = "Ada", tokens: int = 6) -> dict:
     }
 
 
-def _quiet(watched: Any) -> None:
-    watched.page.wait_for_timeout(300)
-    assert watched.troubles == []
-
-
 def _press(slider: Locator, key: str, times: int = 1) -> None:
     slider.focus()
     for _ in range(times):
@@ -88,7 +82,7 @@ def _press(slider: Locator, key: str, times: int = 1) -> None:
 def _drag(slider: Locator, share: float) -> None:
     """Move a slider's thumb by mouse from where it is to a share of its track."""
     slider.scroll_into_view_if_needed()
-    box = slider.bounding_box()
+    box = box_of(slider)
     low, high, value = (float(slider.evaluate(f"field => field.{name}")) for name in ("min", "max", "value"))
     thumb, middle = 8, box["y"] + box["height"] / 2
     track = box["width"] - 2 * thumb
@@ -233,14 +227,14 @@ def test_a_kernel_and_the_attention_follow_each_other(live: Live) -> None:
     assert page.evaluate("model.heard()") == 0
 
 
-def test_sliders_change_the_map_and_the_readout(explorers: Any) -> None:
+def test_sliders_change_the_map_and_the_readout(explorers: Watched) -> None:
     root = explorers.page.locator(".spf-control-map")
     drawn = root.locator(".spf-tint")
     readout = root.locator(".spf-readout")
     before, first = readout.inner_text(), drawn.evaluate(PIXELS)
     _press(root.get_by_label("Threshold"), "ArrowRight", 30)
     expect(root.get_by_label("Threshold")).to_have_attribute("aria-valuetext", "0.30")
-    expect(root.locator(".spf-formula")).to_contain_text("0 up to 0.30")
+    expect(root.locator(".spf-formula")).to_contain_text("0 where at most 0.30")
     second = drawn.evaluate(PIXELS)
     assert sum(second[3::4]) < sum(first[3::4]), "less is tinted"
     assert readout.inner_text() != before
@@ -249,7 +243,7 @@ def test_sliders_change_the_map_and_the_readout(explorers: Any) -> None:
     _drag(phrase, 0.95)
     expect(phrase).to_have_attribute("aria-valuetext", re.compile(r"^1\.[89]\d \(measured 0\.55\)$"))
     assert drawn.evaluate(PIXELS) != second
-    root.get_by_role("button", name="Back to the measured distances").click()
+    root.get_by_role("button", name="Reset to the measured distances").click()
     expect(phrase).to_have_attribute("aria-valuetext", "0.55")
     expect(root.get_by_role("button")).to_be_disabled()
     assert drawn.evaluate(PIXELS) == second
@@ -262,7 +256,7 @@ def test_sliders_change_the_map_and_the_readout(explorers: Any) -> None:
     _press(root.get_by_role("slider", name="a person"), "End")
     _press(root.get_by_role("slider", name="red short hair"), "End")
     expect(root.locator(".spf-formula")).to_contain_text("M = clamp( D − 2.00 · Σ dₚ Aₚ )")
-    _quiet(explorers)
+    explorers.assert_quiet()
 
 
 def test_an_empty_map_says_so(live: Live) -> None:
@@ -271,7 +265,7 @@ def test_an_empty_map_says_so(live: Live) -> None:
     assert set(page.locator(".spf-tint").evaluate(PIXELS)) == {0}
 
 
-def test_portrait_timestep_and_layer_can_be_chosen(explorers: Any) -> None:
+def test_portrait_timestep_and_layer_can_be_chosen(explorers: Watched) -> None:
     root = explorers.page.locator(".spf-control-map")
     picture, drawn = root.locator(".spf-pale"), root.locator(".spf-tint")
     first, before = picture.get_attribute("src"), drawn.evaluate(PIXELS)
@@ -284,15 +278,15 @@ def test_portrait_timestep_and_layer_can_be_chosen(explorers: Any) -> None:
     root.get_by_role("combobox", name="Portrait").select_option("Ben")
     assert picture.get_attribute("src") != first
     expect(root.get_by_role("img", name=re.compile("^Control map over Ben. The target may change"))).to_be_visible()
-    _quiet(explorers)
+    explorers.assert_quiet()
 
 
-def test_words_are_chosen_by_mouse_keyboard_and_touch(explorers: Any) -> None:
+def test_words_are_chosen_by_mouse_keyboard_and_touch(explorers: Watched) -> None:
     page = explorers.page
     root = page.locator(".spf-attention")
     drawn, readout = root.locator(".spf-heat"), root.locator(".spf-readout")
     expect(readout).to_contain_text("“a” gets")
-    legend, chip = root.locator(".spf-chips legend").bounding_box(), root.locator(".spf-chip").first.bounding_box()
+    legend, chip = box_of(root.locator(".spf-chips legend")), box_of(root.locator(".spf-chip").first)
     assert legend["x"] <= chip["x"] and legend["y"] + legend["height"] <= chip["y"], (
         "the heading stands above the words"
     )
@@ -312,7 +306,7 @@ def test_words_are_chosen_by_mouse_keyboard_and_touch(explorers: Any) -> None:
     _drag(root.get_by_label("Opacity"), 0.0)
     expect(drawn).to_have_css("opacity", "0")
     expect(root.locator(".spf-fading")).to_have_css("filter", "saturate(1)")
-    _quiet(explorers)
+    explorers.assert_quiet()
 
 
 def _brightness(color: str) -> float:
@@ -323,7 +317,7 @@ def _brightness(color: str) -> float:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_words_are_legible_and_pictures_stay_as_they_are(explorers: Any, theme: str) -> None:
+def test_words_are_legible_and_pictures_stay_as_they_are(explorers: Watched, theme: str) -> None:
     page = explorers.page
     page.evaluate(
         f"document.documentElement.dataset.theme = '{theme}'; document.documentElement.dataset.mode = '{theme}'"
@@ -346,10 +340,10 @@ def test_words_are_legible_and_pictures_stay_as_they_are(explorers: Any, theme: 
         assert plate.evaluate("e => getComputedStyle(e.closest('.cell_output') ?? e).backgroundColor") in (
             "rgba(0, 0, 0, 0)", page.evaluate("getComputedStyle(document.body).backgroundColor"),
         )  # fmt: skip
-    _quiet(explorers)
+    explorers.assert_quiet()
 
 
-def test_both_fit_a_phone_and_keep_the_map_in_sight(explorers: Any) -> None:
+def test_both_fit_a_phone_and_keep_the_map_in_sight(explorers: Watched) -> None:
     page = explorers.page
     page.set_viewport_size({"width": 360, "height": 740})
     page.wait_for_timeout(200)
@@ -357,16 +351,14 @@ def test_both_fit_a_phone_and_keep_the_map_in_sight(explorers: Any) -> None:
     for name in ("control-map", "attention"):
         root = page.locator(f".spf-{name}")
         assert root.evaluate("root => root.scrollWidth <= root.clientWidth")
-        box = root.locator(".spf-stage").bounding_box()
+        box = box_of(root.locator(".spf-stage"))
         assert box["width"] == pytest.approx(box["height"], abs=1) and box["width"] > 150
         last = root.locator("input").last
         last.evaluate("field => field.scrollIntoView({ block: 'end' })")
         expect(root.locator(".spf-stage")).to_be_in_viewport(ratio=0.99)
-        header = page.locator(".bd-header-article").bounding_box()
-        assert root.locator(".spf-stage").bounding_box()["y"] >= header["y"] + header["height"], (
-            "not beneath the header"
-        )
-    _quiet(explorers)
+        header = box_of(page.locator(".bd-header-article"))
+        assert box_of(root.locator(".spf-stage"))["y"] >= header["y"] + header["height"], "not beneath the header"
+    explorers.assert_quiet()
 
 
 def test_a_move_of_a_slider_is_fast(live: Live, record_property: Callable[[str, object], None]) -> None:

@@ -1,30 +1,29 @@
 """The training scrubber in a browser, with a stand-in for a kernel."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 from PIL import Image
-from playwright.sync_api import expect
-from tests.test_widgets_scrubber import PEOPLE, run_of
+from playwright.sync_api import Page, expect
 
 from spf_lite.widgets import TrainingScrubber
+from tests.widgets.test_training_scrubber import PEOPLE, run_of
+
+from .conftest import Live, attribute
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def shown(live: Callable[..., Any]) -> Any:
+def shown(live: Live) -> Page:
     return live(
         TrainingScrubber([run_of("naive", (0, 10, 20, 30, 40)), run_of(measures={"flips": [0, None, 0.5]})], PEOPLE)
     )
 
 
-def _marker(page: Any) -> float:
-    return float(page.locator(".spf-marker").first.get_attribute("x1"))
+def _marker(page: Page) -> float:
+    return float(attribute(page.locator(".spf-marker").first, "x1"))
 
 
-def test_pictures_words_and_charts_follow_the_slider(shown: Any) -> None:
+def test_pictures_words_and_charts_follow_the_slider(shown: Page) -> None:
     slider = shown.get_by_role("slider", name="Checkpoint")
     first, start = shown.locator(".spf-strip img").first.get_attribute("src"), _marker(shown)
     expect(shown.locator(".spf-range output")).to_have_text("step 0 of 40, stage 1")
@@ -33,20 +32,20 @@ def test_pictures_words_and_charts_follow_the_slider(shown: Any) -> None:
     expect(shown.locator(".spf-range output")).to_have_text("step 40 of 40, stage 2")
     assert slider.get_attribute("aria-valuetext") == "step 40 of 40, stage 2"
     assert shown.locator(".spf-strip img").first.get_attribute("src") != first
-    expect(shown.get_by_alt_text("Ben, painted after step 40 of naive")).to_be_visible()
+    expect(shown.get_by_alt_text("Ben, sampled after step 40 of naive")).to_be_visible()
     assert _marker(shown) > start + 200
     expect(shown.locator(".spf-chart").nth(1).locator("output")).to_have_text("0.800")
     assert shown.evaluate("[model.get('checkpoint'), model.saved]") == [4, 1]
 
 
-def test_another_run_keeps_the_share_of_the_way(shown: Any) -> None:
+def test_another_run_keeps_the_share_of_the_way(shown: Page) -> None:
     shown.get_by_role("slider").fill("2")
     shown.get_by_label("dual path").check()
     expect(shown.locator(".spf-range output")).to_have_text("step 10 of 20, stage 2")
     assert shown.evaluate("[model.get('run'), model.get('checkpoint')]") == ["dual path", 1]
 
 
-def test_a_kernel_moves_the_view_and_nothing_is_left_behind(shown: Any) -> None:
+def test_a_kernel_moves_the_view_and_nothing_is_left_behind(shown: Page) -> None:
     shown.evaluate("model.set('run', 'dual path'); model.set('checkpoint', 2)")
     expect(shown.locator(".spf-range output")).to_have_text("step 20 of 20, stage 2")
     expect(shown.get_by_label("dual path")).to_be_checked()
@@ -55,12 +54,12 @@ def test_a_kernel_moves_the_view_and_nothing_is_left_behind(shown: Any) -> None:
     assert shown.evaluate("model.heard()") == 0
 
 
-def test_fits_a_phone(shown: Any) -> None:
+def test_fits_a_phone(shown: Page) -> None:
     shown.set_viewport_size({"width": 360, "height": 740})
     assert shown.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_rows_of_pictures_are_equally_long_on_a_phone(live: Callable[..., Any]) -> None:
+def test_rows_of_pictures_are_equally_long_on_a_phone(live: Live) -> None:
     people = [f"person {number}" for number in range(6)]
     row = [Image.new("RGB", (8, 8), "gray")] * len(people)
     page = live(TrainingScrubber([run_of(images=[row] * 3)], people))

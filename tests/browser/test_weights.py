@@ -1,14 +1,14 @@
 """The weight explorer in a browser, with a stand-in for a kernel."""
 
 import json
-from collections.abc import Callable
-from typing import Any
 
 import pytest
-from playwright.sync_api import expect
-from tests.test_widgets_weights import BASE, PEOPLE, bare, sweep_of
+from playwright.sync_api import Page, expect
 
 from spf_lite.widgets import WeightExplorer
+from tests.widgets.test_weight_explorer import BASE, PEOPLE, bare, sweep_of
+
+from .conftest import Live, attribute, box_of
 
 pytestmark = pytest.mark.browser
 
@@ -19,19 +19,19 @@ LONG = sweep_of(
 
 
 @pytest.fixture
-def shown(live: Callable[..., Any]) -> Any:
+def shown(live: Live) -> Page:
     return live(WeightExplorer([LONG, sweep_of("output")], PEOPLE, BASE))
 
 
-def _marker(page: Any) -> float:
-    return float(page.locator(".spf-marker").get_attribute("x1"))
+def _marker(page: Page) -> float:
+    return float(attribute(page.locator(".spf-marker"), "x1"))
 
 
-def _tick(page: Any, text: str) -> float:
-    return float(page.locator(".spf-tick[text-anchor=middle]").get_by_text(text, exact=True).get_attribute("x"))
+def _tick(page: Page, text: str) -> float:
+    return float(attribute(page.locator(".spf-tick[text-anchor=middle]").get_by_text(text, exact=True), "x"))
 
 
-def test_pictures_words_and_marker_follow_the_keyboard(shown: Any) -> None:
+def test_pictures_words_and_marker_follow_the_keyboard(shown: Page) -> None:
     slider, output = shown.get_by_role("slider", name="Weight"), shown.locator(".spf-range output")
     expect(output).to_have_text("weight 0.3 · right")
     assert _marker(shown) == pytest.approx(_tick(shown, "0.3"))
@@ -46,36 +46,36 @@ def test_pictures_words_and_marker_follow_the_keyboard(shown: Any) -> None:
     assert shown.locator(".spf-row").nth(1).locator("img").first.get_attribute("src") != first
     assert shown.locator(".spf-row").first.locator("img").first.get_attribute("src") == before, "the base model stays"
     expect(shown.get_by_alt_text("Ben; enhancement, weight 3 · too much")).to_be_visible()
-    expect(shown.get_by_alt_text("Ben, painted by the base model")).to_be_visible()
+    expect(shown.get_by_alt_text("Ben, sampled from the base model")).to_be_visible()
     assert _marker(shown) == pytest.approx(_tick(shown, "3"))
     expect(shown.locator(".spf-chart li output")).to_have_text(["1.00", "0.50"])
     assert shown.evaluate("[model.get('choice'), model.saved]") == [4, 2]
 
 
-def test_the_chart_dots_what_was_measured_at_equal_distances_on_a_scale_to_one(shown: Any) -> None:
+def test_the_chart_dots_what_was_measured_at_equal_distances_on_a_scale_to_one(shown: Page) -> None:
     ticks = shown.locator(".spf-tick[text-anchor=middle]")
-    places = [float(tick.get_attribute("x")) for tick in ticks.all()]
+    places = [float(attribute(tick, "x")) for tick in ticks.all()]
     assert ticks.all_text_contents() == ["0", "0.1", "0.3", "1", "3"]
     assert [b - a for a, b in zip(places, places[1:], strict=False)] == pytest.approx([places[1] - places[0]] * 4)
     dots = shown.locator(".spf-dot.spf-color-0")
-    assert [float(dot.get_attribute("cx")) for dot in dots.all()] == pytest.approx(places[:1] + places[2:], abs=0.06)
-    ceiling, floor = (float(shown.locator(f".spf-{name}").get_attribute("y1")) for name in ("grid", "axis"))
-    assert float(dots.last.get_attribute("cy")) == ceiling
+    assert [float(attribute(dot, "cx")) for dot in dots.all()] == pytest.approx(places[:1] + places[2:], abs=0.06)
+    ceiling, floor = (float(attribute(shown.locator(f".spf-{name}"), "y1")) for name in ("grid", "axis"))
+    assert float(attribute(dots.last, "cy")) == ceiling
     half = shown.locator(".spf-dot.spf-color-1").last
-    assert float(half.get_attribute("cy")) == pytest.approx((ceiling + floor) / 2, abs=0.06)
+    assert float(attribute(half, "cy")) == pytest.approx((ceiling + floor) / 2, abs=0.06)
     shown.get_by_role("slider").fill("1")
     expect(shown.locator(".spf-chart li output").first).to_have_text("–")
     expect(shown.get_by_role("img", name="target found: 0.10 at 0, 0.50 at 0.3")).to_be_visible()
 
 
-def test_lines_keep_their_order_where_a_file_has_sorted_the_state(live: Callable[..., Any]) -> None:
+def test_lines_keep_their_order_where_a_file_has_sorted_the_state(live: Live) -> None:
     widget = WeightExplorer([sweep_of(measures={"target found": [0, 1, 1], "flips": [0, 0, 1]})], PEOPLE)
     widget.sweeps = json.loads(json.dumps(widget.sweeps, sort_keys=True))
     page = live(widget)
     expect(page.locator(".spf-chart li")).to_contain_text(["target found 1.00", "flips 0.00"])
 
 
-def test_another_sweep_keeps_the_share_of_the_way(shown: Any) -> None:
+def test_another_sweep_keeps_the_share_of_the_way(shown: Page) -> None:
     shown.get_by_role("slider").fill("3")  # three quarters of the way: between the other sweep's last two weights
     shown.get_by_role("group", name="Loss weight").get_by_label("output").check()
     expect(shown.locator(".spf-range output")).to_have_text("weight 3 · too much")
@@ -86,7 +86,7 @@ def test_another_sweep_keeps_the_share_of_the_way(shown: Any) -> None:
     assert shown.evaluate("model.get('choice')") == 2
 
 
-def test_a_kernel_moves_the_view_and_nothing_is_left_behind(shown: Any) -> None:
+def test_a_kernel_moves_the_view_and_nothing_is_left_behind(shown: Page) -> None:
     shown.evaluate("model.set('sweep', 'output'); model.set('choice', 0)")
     expect(shown.locator(".spf-range output")).to_have_text("weight 0 · weak")
     expect(shown.get_by_label("output", exact=True)).to_be_checked()
@@ -102,7 +102,7 @@ def test_a_kernel_moves_the_view_and_nothing_is_left_behind(shown: Any) -> None:
     assert shown.evaluate("[model.get('choice'), model.saved]") == [0, 0]
 
 
-def test_a_bare_sweep_shows_pictures_and_slider_alone(live: Callable[..., Any]) -> None:
+def test_a_bare_sweep_shows_pictures_and_slider_alone(live: Live) -> None:
     page = live(WeightExplorer([bare(weights=(0.1 + 0.2, 5))], PEOPLE))
     expect(page.locator(".spf-range output")).to_have_text("weight 5")
     page.get_by_role("slider").fill("0")
@@ -114,21 +114,21 @@ def test_a_bare_sweep_shows_pictures_and_slider_alone(live: Callable[..., Any]) 
 
 
 @pytest.mark.parametrize(("people", "rows"), [(2, 1), (4, 1), (6, 2)])
-def test_fits_a_phone_with_person_under_person(live: Callable[..., Any], people: int, rows: int) -> None:
+def test_fits_a_phone_with_person_under_person(live: Live, people: int, rows: int) -> None:
     row = BASE * (people // 2)
     sweeps = [sweep_of("a rather long name of a loss term", images=[row] * 3), {**LONG, "images": [row] * 5}]
     page = live(WeightExplorer(sweeps, [f"person {p}" for p in range(people)], row))
     page.set_viewport_size({"width": 360, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     base, chosen = (
-        [image.bounding_box() for image in page.locator(".spf-row").nth(row).locator("img").all()] for row in (0, 1)
+        [box_of(image) for image in page.locator(".spf-row").nth(row).locator("img").all()] for row in (0, 1)
     )
     assert [box["x"] for box in base] == [box["x"] for box in chosen]
     assert len({box["y"] for box in base}) == rows
     assert min(box["width"] for box in base) > 60
 
 
-def test_nothing_moves_by_itself_and_every_input_keeps_its_keys(shown: Any) -> None:
+def test_nothing_moves_by_itself_and_every_input_keeps_its_keys(shown: Page) -> None:
     style = "e => { const s = getComputedStyle(e); return [s.transitionDuration, s.animationName].join() }"
     for element in shown.locator(".spf-widget, .spf-widget *").all():
         assert element.evaluate(style) == "0s,none"
@@ -136,13 +136,13 @@ def test_nothing_moves_by_itself_and_every_input_keeps_its_keys(shown: Any) -> N
         assert field.get_attribute("data-lm-suppress-shortcuts") == "true"
 
 
-def test_other_numbers_than_weights_have_their_own_words(live: Callable[..., Any]) -> None:
+def test_other_numbers_than_weights_have_their_own_words(live: Live) -> None:
     sweep = {**sweep_of("naive", weights=(-1, 0, 2)), "changes": None}
     page = live(WeightExplorer([sweep], PEOPLE, word="strength", kind="Adapter"))
     slider = page.get_by_role("slider", name="Strength")
     slider.focus()
     page.keyboard.press("Home")
-    assert slider.get_attribute("aria-valuetext").startswith("strength -1")
+    assert attribute(slider, "aria-valuetext").startswith("strength -1")
     expect(page.get_by_alt_text("Ben; naive, strength -1 · weak").first).to_be_visible()
     expect(page.locator(".spf-chart figcaption")).to_have_text("Measures over the strength of naive")
     assert "weight" not in page.locator(".spf-widget").inner_text().lower()

@@ -7,7 +7,7 @@ from spf_lite.data.batch import Item, by_size, collate
 from spf_lite.data.prompts import encode_pair
 from spf_lite.models.backbone import Backbone
 
-from ..method.test_dual_path import item
+from ..method.conftest import item
 
 
 def test_a_batch_is_filled_up_with_what_counts_for_nothing(toy: Backbone) -> None:

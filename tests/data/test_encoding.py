@@ -153,10 +153,10 @@ def test_a_run_over_buckets_has_both_stages(source: str, toy: Backbone, custom_s
             maps.add(tuple(control.map.shape[-2:]))
 
     history = trainer.fit(progress=False, on_step=look).history
-    assert [line["stage"] for line in history] == [1] * 2 + [2] * 6 and len(trainer.references) == 3
+    assert [line["stage"] for line in history] == [1] * 2 + [2] * 6 and len(trainer.stage2.references) == 3
     assert {"text", "fine", "output"} <= history[-1].keys()
     assert (len(maps) > 1) == (source == "sfcm") and maps <= {(8, 8), (8, 6), (6, 8)}
-    for single in (*trainer.custom, *trainer.references):
+    for single in (*trainer.custom, *trainer.stage2.references):
         assert single.region is None or single.region.shape[-2:] == single.latents.shape[-2:]
 
 

@@ -8,10 +8,10 @@ from transformers import CLIPTokenizer
 
 from spf_lite.data.prompts import PhraseNotFoundError, PromptPair, Span, encode_pair, split_phrases
 from spf_lite.models.tokenizer import EmptyTextError, PromptTooLongError, TargetTruncatedError, check_length
-from spf_lite.pretrain import tokenizer as tiny_tokenizer
+from spf_lite.pretrain.text import build_tokenizer
 
 BASE = "a person, red curly hair, blue hoodie, gray background"
-TOKENIZER = tiny_tokenizer.build()
+TOKENIZER = build_tokenizer()
 
 
 def says(tokenizer: CLIPTokenizer, ids: list[int], span: Span) -> str:

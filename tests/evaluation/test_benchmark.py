@@ -13,6 +13,7 @@ from spf_lite.evaluation.benchmark import compare_methods, measure_row, train_ro
 from spf_lite.evaluation.measuring import EvaluationSet, sample_evaluation_set
 from spf_lite.models.adapters import ADAPTER_FILE
 from spf_lite.training import trainer as training
+from spf_lite.training.step import TrainResult
 
 TARGET = "sunglasses"
 
@@ -28,7 +29,7 @@ def compare(folder: Path, **options: object) -> list[str]:
 
 
 class Forbidden(training.DualPathTrainer):
-    def fit(self, *arguments: object, **options: object) -> training.TrainResult:
+    def fit(self, *arguments: object, **options: object) -> TrainResult:
         raise AssertionError("a finished row was trained again")
 
 

@@ -32,7 +32,7 @@ from spf_lite.training.recipes import recipe
 from spf_lite.training.trainer import DualPathTrainer
 from spf_lite.viz.plots import tinted
 from spf_lite.widgets import AttentionExplorer, ControlMapExplorer
-from spf_lite.widgets.explore import attention_items, control_map_items
+from spf_lite.widgets.explorer_data import attention_items, control_map_items
 
 from ..conftest import load_toy
 from .pretend_gpu import CARD, PretendGpu

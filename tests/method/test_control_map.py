@@ -21,7 +21,7 @@ from spf_lite.method.control_map import (
 )
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import add_noise
-from spf_lite.pretrain import tokenizer as tiny_tokenizer
+from spf_lite.pretrain.text import build_tokenizer
 
 from .conftest import autocast, item, train
 
@@ -91,7 +91,7 @@ def test_options_are_checked() -> None:
 
 
 def test_a_batch_with_unequal_numbers_of_phrases() -> None:
-    tokenizer = tiny_tokenizer.build()
+    tokenizer = build_tokenizer()
     pairs = [encode_pair(tokenizer, "a person, red hair", "sunglasses"), encode_pair(tokenizer, "smiling", "a beard")]
     matrix = phrase_matrix(pairs, tokenizer.model_max_length)
     assert matrix.shape == (2, 2, 32)

@@ -14,9 +14,9 @@ from spf_lite.models.tokenizer import (
     check_length,
     tokenize,
 )
-from spf_lite.pretrain import tokenizer as tiny_tokenizer
+from spf_lite.pretrain.text import build_tokenizer
 
-TINY = tiny_tokenizer.build()
+TINY = build_tokenizer()
 
 
 def test_offsets_point_into_the_text(tokenizer: CLIPTokenizer) -> None:

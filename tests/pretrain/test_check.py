@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spf_lite.evaluation.judge import HEADS, Verdict, head_of
+from spf_lite.evaluation.judge import HEADS, Judge, Verdict, head_of
 from spf_lite.evaluation.statistics import Estimate
 from spf_lite.models.backbone import Backbone
-from spf_lite.pretrain import check as evaluation
+from spf_lite.pretrain import check
 from spf_lite.pretrain.check import (
     ALLOWED_TARGET,
     REQUIRED,
@@ -19,6 +19,7 @@ from spf_lite.pretrain.check import (
     prompt_following,
     unseen_targets,
 )
+from spf_lite.pretrain.dataset import Split
 from spf_lite.tiny_world.portraits import ATTRIBUTES, TARGETS
 
 
@@ -73,12 +74,12 @@ def captions_are_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(set(seeds)) == len(prompts)
         return list(prompts)
 
-    monkeypatch.setattr(evaluation, "sample", draw)
+    monkeypatch.setattr(check, "sample", draw)
 
 
 def follow(judge: PlantedJudge, count: int) -> dict[str, Check]:
     backbone: Any = None
-    return {check.name.removeprefix("follows "): check for check in prompt_following(backbone, judge, count)}  # type: ignore[arg-type]
+    return {line.name.removeprefix("follows "): line for line in prompt_following(backbone, judge, count)}  # type: ignore[arg-type]
 
 
 def test_a_line_says_what_was_found_and_whether_it_is_enough() -> None:
@@ -128,12 +129,12 @@ def test_the_judge_is_held_to_its_limit_on_attributes_only(monkeypatch: pytest.M
     rates = {"skin": REQUIRED_JUDGE, "background": REQUIRED_JUDGE - 0.01, "parts (pixels)": 0.5}
     seen: list[int] = []
 
-    def accuracy(judge: object, autoencoder: object, split: evaluation.Split) -> dict[str, float]:
+    def accuracy(judge: object, autoencoder: object, split: Split) -> dict[str, float]:
         seen.extend((len(split.images), len(split.portraits)))
         assert split.images.shape[1:] == (128, 128, 3) and split.masks is not None
         return rates
 
-    monkeypatch.setattr(evaluation, "accuracy", accuracy)
+    monkeypatch.setattr(check, "accuracy", accuracy)
     checks = {check.name: check for check in held_out_accuracy(None, None, count=2)}  # type: ignore[arg-type]
     assert seen == [2, 2]
     assert {name: check.passed for name, check in checks.items()} == {
@@ -147,8 +148,8 @@ def test_the_judge_is_held_to_its_limit_on_attributes_only(monkeypatch: pytest.M
 def test_the_whole_table(toy: Backbone, toy_samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError, match="no judge in"):
         check_model(toy, prompts=1)
-    monkeypatch.setattr(evaluation.Judge, "load", lambda folder: PlantedJudge())
-    monkeypatch.setattr(evaluation, "accuracy", lambda judge, autoencoder, split: {"skin": 1.0})
+    monkeypatch.setattr(Judge, "load", lambda folder: PlantedJudge())
+    monkeypatch.setattr(check, "accuracy", lambda judge, autoencoder, split: {"skin": 1.0})
     checks = check_model(toy, prompts=4)
     assert len(checks) == len(ATTRIBUTES) + len(TARGETS) + 1
     assert all(check.passed for check in checks)

@@ -1,3 +1,4 @@
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_what_is_there_is_not_rendered_again(small: None, tmp_path: Path, monkey
     def forbidden(*arguments: object) -> None:
         raise AssertionError("rendered again")
 
-    monkeypatch.setattr(dataset.multiprocessing, "get_context", forbidden)
+    monkeypatch.setattr(multiprocessing, "get_context", forbidden)
     monkeypatch.setattr(dataset, "render", forbidden)
     dataset.build(tmp_path)
     dataset._render_chunk(("base", 0), tmp_path, 64)

@@ -1,11 +1,18 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from spf_lite.pretrain import loop
 from spf_lite.pretrain.loop import Schedule, fit
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 class Line(nn.Module):
@@ -21,7 +28,9 @@ def step(model: nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor
 
 
 def schedule(steps: int) -> Schedule:
-    return Schedule(steps, learning_rate=0.05, warmup=5, decay=20, ema=0.9, weight_decay=0.0, checkpoint_seconds=0.0)
+    return Schedule(
+        steps, learning_rate=0.05, warmup=5, decay=20, ema=0.9, weight_decay=0.0, checkpoint_seconds=0.0, bfloat16=False
+    )
 
 
 class Killed(Exception):
@@ -77,3 +86,126 @@ def test_the_schedule_rises_stays_and_falls() -> None:
     assert plan.factor(500) == 1.0
     assert plan.factor(900) == pytest.approx(0.5)
     assert plan.factor(999) < 0.01
+
+
+def test_the_optimiser_follows_the_schedule_also_when_a_run_is_prolonged(tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    def constant_gradient(model: nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Adam turns a constant gradient into steps of one learning rate each."""
+        assert isinstance(model, Line)
+        seen.append(model.weight[0].item())
+        return {"loss": -model.weight.sum()}
+
+    short, longer = schedule(40), schedule(60)
+    fit("line", Line(), constant_gradient, short, tmp_path)
+    fit("line", Line(), constant_gradient, longer, tmp_path)
+    moves = [after - before for before, after in zip(seen, seen[1:], strict=False)]
+    expected = [short.factor(step) for step in range(40)] + [longer.factor(step) for step in range(40, 59)]
+    assert moves == pytest.approx([0.05 * factor for factor in expected], rel=1e-3)
+
+
+def test_the_weights_are_averaged_with_a_decay_that_rises_to_its_limit(tmp_path: Path) -> None:
+    seen: list[torch.Tensor] = []
+
+    def watched(model: nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        assert isinstance(model, Line)
+        seen.append(model.weight.detach().clone())
+        return step(model, generator)
+
+    # The learning rate of the last two steps is next to nothing, so the weights after the last are those before it.
+    plan = Schedule(30, learning_rate=0.05, warmup=1, decay=1, ema=0.6, weight_decay=0.0)
+    model = fit("line", Line(), watched, plan, tmp_path)
+    assert isinstance(model, Line)
+    last = torch.load(tmp_path / "line.pt", weights_only=True)["model"]["weight"]
+    average = seen[0]
+    for index, weights in enumerate([*seen[1:], last]):
+        decay = min(0.6, (1 + index) / (10 + index)) if index else 0.0
+        average = decay * average + (1 - decay) * weights
+    assert torch.allclose(model.weight, average, atol=1e-6) and not torch.allclose(model.weight, last, atol=1e-4)
+
+
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_a_step_runs_under_autocast_where_the_schedule_says_so(tmp_path: Path, bfloat16: bool) -> None:
+    seen: set[torch.dtype] = set()
+
+    def multiplied(model: nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        assert isinstance(model, Line)
+        product = torch.randn(4, 3, generator=generator) @ model.weight[:, None]
+        seen.add(product.dtype)
+        return {"loss": product.square().mean()}
+
+    model = fit("line", Line(), multiplied, Schedule(2, bfloat16=bfloat16), tmp_path)
+    assert seen == {torch.bfloat16 if bfloat16 else torch.float32}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_what_is_frozen_stays(tmp_path: Path) -> None:
+    model = Line()
+    model.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+    before = model.weight.detach().clone()
+    fit("line", model, step, schedule(5), tmp_path)
+    assert torch.equal(model.frozen, torch.ones(2)) and not torch.equal(model.weight, before)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit("line", Line(), step, schedule(10), tmp_path)
+    before = (tmp_path / "line.pt").read_bytes()
+
+    def full_disk(state: object, path: Path) -> None:
+        path.write_bytes(before[:100])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        fit("line", Line(), step, schedule(20), tmp_path)
+    assert (tmp_path / "line.pt").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_format_is_refused_and_kept(tmp_path: Path) -> None:
+    old: dict[str, Any] = {"model": Line().state_dict(), "optimizer": {}, "average": {}, "step": 3, "seconds": 1.0}
+    torch.save(old, tmp_path / "line.pt")
+    before = (tmp_path / "line.pt").read_bytes()
+    with pytest.raises(ValueError, match=r"line\.pt lacks ema: it is no checkpoint of this version; move it away"):
+        fit("line", Line(), step, schedule(10), tmp_path)
+    assert (tmp_path / "line.pt").read_bytes() == before
+
+
+#: One process of two: each has its own inputs and half of the batch, and keeps the weights that it ends with.
+ONE_OF_TWO = """
+import sys
+from pathlib import Path
+import torch
+from tests.pretrain.test_loop import Line, schedule, step
+from spf_lite.pretrain.loop import fit, process_state
+folder, state = Path(sys.argv[1]), process_state()
+model = Line()
+model.unused = torch.nn.Parameter(torch.ones(2))  # as the encoder of an AutoencoderTiny
+model = fit("line", model, step, schedule(20), folder)
+torch.save(model.weight.detach(), folder / f"weight-{state.process_index}.pt")
+assert state.num_processes == 2
+"""
+
+
+def test_two_processes_learn_from_the_mean_of_their_gradients(tmp_path: Path) -> None:
+    program = tmp_path / "one_of_two.py"
+    program.write_text(ONE_OF_TWO)
+    root = str(Path(loop.__file__).parents[2])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program), str(tmp_path)]
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"weight-{rank}.pt") for rank in (0, 1))
+    assert torch.equal(first, second)
+    assert len((tmp_path / "line.jsonl").read_text().splitlines()) == 2, "only one of them writes the log"
+
+    def both(model: nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        seed = generator.initial_seed()
+        losses = [step(model, torch.Generator().manual_seed(seed + rank))["loss"] for rank in (0, 1)]
+        return {"loss": torch.stack(losses).mean()}
+
+    alone = fit("line", Line(), both, schedule(20), tmp_path / "alone")
+    assert isinstance(alone, Line)
+    assert torch.allclose(first, alone.weight, atol=1e-6)

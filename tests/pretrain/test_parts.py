@@ -13,8 +13,8 @@ from transformers import CLIPTokenizer
 
 from spf_lite.evaluation.judge import HEADS, JudgeNet
 from spf_lite.pretrain import autoencoder, clip, judge, unet
-from spf_lite.pretrain.captions import random_caption, true_phrases
 from spf_lite.pretrain.dataset import Split
+from spf_lite.pretrain.text import random_caption, true_phrases
 from spf_lite.tiny_world.portraits import all_phrases, random_portrait
 from spf_lite.tiny_world.rendering import part_mask, render
 

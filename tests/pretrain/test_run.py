@@ -6,10 +6,11 @@ from random import Random
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from spf_lite.evaluation.judge import Judge
-from spf_lite.pretrain import clip, dataset, decoder, judge, run, unet
+from spf_lite.pretrain import clip, dataset, decoders, judge, run, unet
 from spf_lite.tiny_world.portraits import Portrait, random_portrait
 
 
@@ -28,7 +29,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for chunk in range(count):
                 (folder / "portraits").mkdir(exist_ok=True)
                 dataset._render_chunk((split, chunk), folder / "portraits", 128)
+        AcceleratorState._reset_state(True)  # it knows one precision per process
         run.pretrain("all", folder, steps=2)
+        AcceleratorState._reset_state(True)
     return folder
 
 
@@ -36,8 +39,9 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(dataset, "CHUNK", 1)
     patch.setattr(dataset, "SPLITS", {"base": 12, "mixed": 12, "held-out": 1})
     patch.setattr(dataset, "random_portrait", one_person)
-    for part, size in ((clip, 4), (unet, 2), (decoder, 2), (judge, 8)):
+    for part, size in ((clip, 4), (unet, 2), (decoders, 2), (judge, 8)):
         patch.setattr(part, "BATCH", size)
+    patch.setattr(decoders, "PREVIEW_BATCH", 2)
 
 
 def test_every_part_is_kept_with_its_log(work: Path) -> None:
@@ -62,7 +66,7 @@ def test_the_decoder_was_polished_and_the_encoder_left_alone(work: Path) -> None
 
 
 def test_what_is_finished_is_not_trained_again_but_the_unet_can_go_on(
-    work: Path, monkeypatch: pytest.MonkeyPatch
+    work: Path, monkeypatch: pytest.MonkeyPatch, fresh_accelerate: None
 ) -> None:
     shrink(monkeypatch)
     logs = {part: (work / f"{part}.jsonl").read_text() for part in run.PARTS}

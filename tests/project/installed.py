@@ -35,7 +35,12 @@ def main() -> None:
         trainer = spf_lite.DualPathTrainer(spf_lite.load("tiny"), custom_set, config, folder)
         trainer.fit()
         adapter = trainer.export(Path(folder) / "adapter")
-        command = [str(Path(sys.executable).parent / "spf-lite"), "sample", "a person", str(Path(folder) / "portrait.png")]
+        command = [
+            str(Path(sys.executable).parent / "spf-lite"),
+            "sample",
+            "a person",
+            str(Path(folder) / "portrait.png"),
+        ]
         subprocess.run([*command, "--adapter", str(adapter), "--seeds", "0", "--steps", "2"], check=True)
         assert (Path(folder) / "portrait.png").is_file()
     sys.stdout.write(f"spf-lite {spf_lite.__version__} works where it is installed\n")

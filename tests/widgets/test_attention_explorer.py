@@ -1,5 +1,6 @@
 import base64
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,15 +11,15 @@ from PIL import Image
 from spf_lite.models.adapters import add_lora
 from spf_lite.models.backbone import Backbone
 from spf_lite.widgets import AttentionExplorer
-from spf_lite.widgets.explore import attention_items
+from spf_lite.widgets.explorer_data import attention_items
 
 TOKENS = ["start", "red", "hair", "end", "PAD × 28"]
 
 
-def _item(label: str = "Ada", tokens: list[str] | None = None, heads: int = 2, **changes: object) -> dict:
+def _item(label: str = "Ada", tokens: list[str] | None = None, heads: int = 2, **changes: object) -> dict[str, Any]:
     tokens = TOKENS if tokens is None else tokens
     maps = np.random.default_rng(len(label)).random((2, 3, heads, len(tokens), 4, 4))
-    item: dict = {
+    item: dict[str, Any] = {
         "label": label,
         "image": Image.new("RGB", (32, 32), "gray"),
         "tokens": tokens,
@@ -74,11 +75,11 @@ def test_the_token_stays_where_the_new_text_is_long_enough() -> None:
 @pytest.mark.parametrize(
     ("trait", "value", "message"),
     [
-        ("portrait", "Cleo", "unknown portrait 'Cleo': there is Ada"),
-        ("timestep", 7, "unknown timestep 7: there is 100, 700"),
-        ("layer", "mid", "unknown layer 'mid': there is all layers, down 0.0"),
-        ("head", "3", "unknown head '3': there is mean, 1, 2"),
-        ("token", 5, "token=5: there are 5, counted from 0"),
+        ("portrait", "Cleo", "unknown portrait 'Cleo': expected one of Ada"),
+        ("timestep", 7, "unknown timestep 7: expected one of 100, 700"),
+        ("layer", "mid", "unknown layer 'mid': expected one of all layers, down 0.0"),
+        ("head", "3", "unknown head '3': expected one of mean, 1, 2"),
+        ("token", 5, "token=5: expected 0 to 4"),
         ("token", -1, "token=-1"),
         ("opacity", 1.5, "opacity"),
     ],
@@ -104,7 +105,7 @@ def test_impossible_values_are_refused(trait: str, value: object, message: str) 
         ([_item(), _item("Benny", heads=3)], r"items\[1\] has 3 heads, but items\[0\] has 2"),
     ],
 )
-def test_bad_items_are_refused_with_their_place(items: list[dict], message: str) -> None:
+def test_bad_items_are_refused_with_their_place(items: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AttentionExplorer(items)
 
@@ -118,7 +119,9 @@ def test_a_usual_item_is_small() -> None:
 
 def test_viewers_without_javascript_get_a_picture() -> None:
     explorer = AttentionExplorer([_item()])
-    data, _ = explorer._repr_mimebundle_()
+    bundle = explorer._repr_mimebundle_()
+    assert bundle is not None
+    data, _ = bundle
     assert "application/vnd.jupyter.widget-view+json" in data
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
     assert explorer.snapshot().size == (2 * 32 + 4, 32)

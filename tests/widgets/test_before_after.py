@@ -2,6 +2,7 @@ import base64
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import traitlets
@@ -10,11 +11,11 @@ from PIL import Image
 from spf_lite.tiny_world.portraits import Portrait
 from spf_lite.tiny_world.rendering import render
 from spf_lite.widgets import BeforeAfter
-from spf_lite.widgets.encoding import data_uri, decode, side_by_side
+from spf_lite.widgets.image_encoding import data_uri, decode, side_by_side
 
 
-def _item(target: str = "sunglasses", seed: int = 0, **changes: object) -> dict:
-    item: dict = {
+def _item(target: str = "sunglasses", seed: int = 0, **changes: object) -> dict[str, Any]:
+    item: dict[str, Any] = {
         "target": target,
         "seed": seed,
         "prompt": f"a person, {target}",
@@ -53,10 +54,10 @@ def test_setting_a_target_moves_to_a_seed_that_it_has() -> None:
 
 
 @pytest.mark.parametrize(("trait", "value"), [("target", "wings"), ("seed", 99), ("method", "magic")])
-def test_unknown_choices_are_refused_and_those_there_are_named(trait: str, value: object) -> None:
+def test_unknown_choices_are_refused_and_those_there_are_named(trait: str, value: Any) -> None:
     widget = BeforeAfter([_item()])
     before = getattr(widget, trait)
-    with pytest.raises(traitlets.TraitError, match=f"unknown {trait} {value!r}: there is .*{before}"):
+    with pytest.raises(traitlets.TraitError, match=f"unknown {trait} {value!r}: expected one of .*{before}"):
         setattr(widget, trait, value)
     assert getattr(widget, trait) == before
 
@@ -85,12 +86,12 @@ def _image(size: int) -> Image.Image:
             [_item(), _item(seed=1, images={"base": _image(8), "naive": _image(8)})],
             r"items\[1\] has images base, naive",
         ),
-        ([_item(images={"base": _image(8), "naive": _image(8), "spf": _image(9)})], "different sizes"),
+        ([_item(images={"base": _image(8), "naive": _image(8), "spf": _image(9)})], "pictures must have one size"),
         ([_item(changes={"lora": []})], "changes names lora"),
         ([_item(), _item()], "repeats target 'sunglasses' with seed 0"),
     ],
 )
-def test_bad_items_are_refused_with_their_place(items: list[dict], message: str) -> None:
+def test_bad_items_are_refused_with_their_place(items: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BeforeAfter(items)
 
@@ -129,7 +130,9 @@ def test_pictures_survive_the_packing() -> None:
 
 def test_viewers_without_javascript_get_a_picture() -> None:
     widget = BeforeAfter([_item()])
-    data, _ = widget._repr_mimebundle_()
+    bundle = widget._repr_mimebundle_()
+    assert bundle is not None
+    data, _ = bundle
     assert "application/vnd.jupyter.widget-view+json" in data
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
     assert widget.snapshot().size == (3 * 32 + 2 * 4, 32)

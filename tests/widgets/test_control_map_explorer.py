@@ -2,6 +2,7 @@ import base64
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,16 +17,16 @@ from spf_lite.method.control_map import combine
 from spf_lite.models.adapters import add_lora
 from spf_lite.models.backbone import Backbone
 from spf_lite.widgets import ControlMapExplorer
-from spf_lite.widgets.explore import control_map_items, layer_label
-from spf_lite.widgets.maps import checked, heat, pack, pack_scaled, unpack, unpack_scaled
+from spf_lite.widgets.explorer_data import control_map_items, layer_label
+from spf_lite.widgets.map_encoding import checked, heat, pack, pack_scaled, unpack, unpack_scaled
 
 PHRASES = ["a person", "red hair", "blue hoodie"]
 
 
-def _item(label: str = "Ada", side: int = 4, phrases: list[str] | None = None, **changes: object) -> dict:
+def _item(label: str = "Ada", side: int = 4, phrases: list[str] | None = None, **changes: object) -> dict[str, Any]:
     phrases = PHRASES if phrases is None else phrases
     draw = np.random.default_rng(len(label))
-    item: dict = {
+    item: dict[str, Any] = {
         "label": label,
         "image": Image.new("RGB", (32, 32), "gray"),
         "phrases": phrases,
@@ -95,10 +96,10 @@ def test_portrait_and_distances_may_come_in_one_message() -> None:
 @pytest.mark.parametrize(
     ("trait", "value", "message"),
     [
-        ("portrait", "Cleo", "unknown portrait 'Cleo': there is Ada"),
-        ("timestep", 7, "unknown timestep 7: there is 100, 300"),
-        ("layer", "mid", "unknown layer 'mid': there is all layers, up 2.0"),
-        ("subtraction", "max", "unknown subtraction 'max': there is mean, sum"),
+        ("portrait", "Cleo", "unknown portrait 'Cleo': expected one of Ada"),
+        ("timestep", 7, "unknown timestep 7: expected one of 100, 300"),
+        ("layer", "mid", "unknown layer 'mid': expected one of all layers, up 2.0"),
+        ("subtraction", "max", "unknown subtraction 'max': expected one of mean, sum"),
         ("threshold", 1.0, "threshold=1.0: expected 0 or more, and less than 1"),
         ("threshold", -0.1, "threshold"),
         ("softness", 1.1, "softness"),
@@ -132,21 +133,23 @@ def test_impossible_values_are_refused(trait: str, value: object, message: str) 
         ([_item(distances=[0.1, 0.2, 2.1])], "distances has values from 0.1 to 2.1, expected 0 to 2"),
     ],
 )
-def test_bad_items_are_refused_with_their_place(items: list[dict], message: str) -> None:
+def test_bad_items_are_refused_with_their_place(items: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ControlMapExplorer(items)
 
 
 def test_a_usual_item_is_small() -> None:
     maps = np.random.default_rng(0).random((4, 4, 7, 16, 16))
-    changes = {"timesteps": [1, 2, 3, 4], "layers": ["all layers", "a", "b", "c"], "phrase_maps": maps}
+    changes: dict[str, Any] = {"timesteps": [1, 2, 3, 4], "layers": ["all layers", "a", "b", "c"], "phrase_maps": maps}
     item = _item(phrases=list("abcdefg"), difference=maps[:, 0, 0], **changes)
     assert len(json.dumps(ControlMapExplorer([item]).get_state("items"))) < 50_000
 
 
 def test_viewers_without_javascript_get_a_picture() -> None:
     explorer = ControlMapExplorer([_item()])
-    data, _ = explorer._repr_mimebundle_()
+    bundle = explorer._repr_mimebundle_()
+    assert bundle is not None
+    data, _ = bundle
     assert "application/vnd.jupyter.widget-view+json" in data
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
     assert explorer.snapshot().size == (3 * 32 + 2 * 4, 32)
@@ -228,7 +231,7 @@ def test_items_come_from_both_paths(tuned: Backbone, custom_set: CustomSet) -> N
 
 def test_items_are_the_same_each_time_and_follow_the_options(tuned: Backbone, custom_set: CustomSet) -> None:
     items = custom_items(tuned, custom_set)[:1]
-    make: Callable[..., dict] = lambda **options: control_map_items(tuned, items, [300], **options)[0]  # noqa: E731
+    make: Callable[..., dict[str, Any]] = lambda **options: control_map_items(tuned, items, [300], **options)[0]  # noqa: E731
     grainy = make(options=ControlMapOptions(smoothing=1))
     assert np.array_equal(make()["difference"], make()["difference"])
     assert make()["label"] == "portrait 1"

@@ -42,7 +42,7 @@ def test_sums_the_parts_of_what_is_chosen() -> None:
     ("trait", "value"),
     [("step", "three"), ("precision", "8 bits"), ("card", "none"), ("batch_size", 0), ("batch_size", 17)],
 )
-def test_unknown_choices_are_refused(trait: str, value: object) -> None:
+def test_unknown_choices_are_refused(trait: str, value: Any) -> None:
     widget = MemoryCalculator(STEPS, CARDS)
     before = getattr(widget, trait)
     with pytest.raises(traitlets.TraitError):

@@ -6,7 +6,7 @@ import traitlets
 from PIL import Image
 
 from spf_lite.widgets import TrainingScrubber
-from spf_lite.widgets.encoding import decode
+from spf_lite.widgets.image_encoding import decode
 
 PEOPLE = ["Ada", "Ben"]
 
@@ -38,7 +38,7 @@ def test_a_shorter_run_pulls_the_checkpoint_back() -> None:
 
 
 @pytest.mark.parametrize(("trait", "value"), [("run", "other"), ("checkpoint", 3), ("checkpoint", -1)])
-def test_unknown_choices_are_refused(trait: str, value: object) -> None:
+def test_unknown_choices_are_refused(trait: str, value: Any) -> None:
     widget = TrainingScrubber([run_of()], PEOPLE)
     before = getattr(widget, trait)
     with pytest.raises(traitlets.TraitError):
@@ -68,12 +68,12 @@ def test_what_is_not_a_number_becomes_none() -> None:
         ([run_of()], [], "people is empty"),
         ([{"label": "x"}], PEOPLE, r"runs\[0\] lacks images, steps"),
         ([run_of(), run_of()], PEOPLE, r"runs\[1\] repeats the label 'dual path'"),
-        ([run_of(steps=(0, 20, 10))], PEOPLE, "steps must rise"),
-        ([run_of(images=[])], PEOPLE, "3 steps and pictures of 0"),
+        ([run_of(steps=(0, 20, 10))], PEOPLE, "steps must increase"),
+        ([run_of(images=[])], PEOPLE, "3 steps but images of 0"),
         ([run_of()], ["Ada"], "step 0: 2 pictures of 1 people"),
         ([run_of(measures={"found": [1.0]})], PEOPLE, "'found' has 1 values for 3 steps"),
     ],
 )
-def test_bad_runs_are_refused_with_their_place(runs: list, people: list, message: str) -> None:
+def test_bad_runs_are_refused_with_their_place(runs: list[Any], people: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainingScrubber(runs, people)

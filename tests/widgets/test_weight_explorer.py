@@ -10,13 +10,13 @@ from PIL import Image
 
 from spf_lite.config import TrainConfig
 from spf_lite.widgets import TrainingScrubber, WeightExplorer
-from spf_lite.widgets.encoding import decode
+from spf_lite.widgets.image_encoding import decode
 
 PEOPLE = ["Ada", "Ben"]
 BASE = [Image.new("RGB", (8, 8), (0, 100 * p, 255)) for p in range(2)]
 
 
-def sweep_of(label: str = "enhancement", weights: tuple[float, ...] = (0, 1, 3), **changes: Any) -> dict[str, Any]:
+def sweep_of(label: str = "enhancement", weights: tuple[Any, ...] = (0, 1, 3), **changes: Any) -> dict[str, Any]:
     """A sweep whose pictures tell weight and person by their colour."""
     sweep = {
         "label": label,
@@ -56,7 +56,7 @@ def test_a_message_may_change_sweep_and_choice_together() -> None:
 
 
 @pytest.mark.parametrize(("trait", "value"), [("sweep", "other"), ("choice", 3), ("choice", -1)])
-def test_unknown_choices_are_refused(trait: str, value: object) -> None:
+def test_unknown_choices_are_refused(trait: str, value: Any) -> None:
     # The other sweep has a fourth weight: that helps nobody who looks at this one.
     widget = WeightExplorer([sweep_of(), sweep_of("output", (0, 1, 3, 10))], PEOPLE)
     before = getattr(widget, trait)
@@ -112,7 +112,9 @@ def test_the_snapshot_is_the_base_row_over_the_row_of_the_weight() -> None:
     assert sheet.getpixel((16, 4)) == pytest.approx((0, 100, 255), abs=8)
     assert sheet.getpixel((16, 16)) == pytest.approx((40, 100, 0), abs=8)
     assert WeightExplorer([sweep_of()], PEOPLE).snapshot().size == (20, 8)
-    data, _ = widget._repr_mimebundle_()
+    bundle = widget._repr_mimebundle_()
+    assert bundle is not None
+    data, _ = bundle
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
 
 
@@ -132,13 +134,13 @@ def test_repr_is_stable() -> None:
         ([{"label": "x"}], PEOPLE, None, r"sweeps\[0\] lacks images, weights"),
         ([sweep_of(remark=["weak"])], PEOPLE, None, r"sweeps\[0\] has remark; known are changes, images, label"),
         ([sweep_of(), sweep_of()], PEOPLE, None, r"sweeps\[1\] repeats the label 'enhancement'"),
-        ([sweep_of(), bare(label="b", weights=())], PEOPLE, None, r"sweeps\[1\]: weights must rise, and are \[\]"),
-        ([sweep_of(weights=(0, 3, 1))], PEOPLE, None, r"weights must rise, and are \[0, 3, 1\]"),
-        ([sweep_of(weights=(0, 1, 1))], PEOPLE, None, r"weights must rise"),
-        ([sweep_of(weights=(0, 1, float("inf")))], PEOPLE, None, "weights must rise, and are .*inf"),
+        ([sweep_of(), bare(label="b", weights=())], PEOPLE, None, r"sweeps\[1\]: weights must increase, and are \[\]"),
+        ([sweep_of(weights=(0, 3, 1))], PEOPLE, None, r"weights must increase, and are \[0, 3, 1\]"),
+        ([sweep_of(weights=(0, 1, 1))], PEOPLE, None, r"weights must increase"),
+        ([sweep_of(weights=(0, 1, float("inf")))], PEOPLE, None, "weights must increase, and are .*inf"),
         ([sweep_of(weights=(0, 1, "3"))], PEOPLE, None, r"sweeps\[0\]: weights: '3' is not a number"),
         ([{**bare(), "weights": 3}], PEOPLE, None, r"sweeps\[0\]: weights must be a list, and is a int"),
-        ([sweep_of(images=[])], PEOPLE, None, "3 weights and pictures of 0"),
+        ([sweep_of(images=[])], PEOPLE, None, "3 weights but images of 0"),
         ([sweep_of(images=[BASE, BASE, BASE[:1]])], PEOPLE, None, r"sweeps\[0\], weight 3: 1 pictures of 2 people"),
         ([sweep_of(images=[BASE, BASE, BASE[0]])], PEOPLE, None, "weight 3 must be a list, and is a Image"),
         ([sweep_of(images=[BASE, ["a", "b"], BASE])], PEOPLE, None, "weight 1: picture 0 is a str, not an image"),

@@ -1,4 +1,8 @@
-"""What the explorers show, computed from a model: one pass of each path at each timestep, listened in on."""
+"""The data of the explorers, computed from a model: maps recorded in one forward pass at each timestep.
+
+:func:`control_map_items` is for :class:`~spf_lite.widgets.ControlMapExplorer`, :func:`attention_items` for
+:class:`~spf_lite.widgets.AttentionExplorer`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ from spf_lite.widgets.attention_explorer import ALL_LAYERS
 
 
 def layer_label(name: str) -> str:
-    """A layer's short name: ``up_blocks.2.attentions.1.transformer_blocks.0.attn2`` is "up 2.1"."""
+    """The short name of a layer: ``up_blocks.2.attentions.1.transformer_blocks.0.attn2`` is "up 2.1"."""
     found = re.match(r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)\.", name) or re.match(r"(mid)_block\.", name)
     if found is None:
         return name
@@ -43,21 +47,21 @@ def control_map_items(
     options: ControlMapOptions | None = None,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """D and A_p of some portraits, for a :class:`~spf_lite.widgets.ControlMapExplorer`.
+    """Noise difference D and phrase maps A_p of some portraits.
 
-    Each portrait gets one noise, the same at all timesteps. The layers are "all layers", whose maps the trainer
-    averages before it stretches them, and then each by itself.
+    A portrait has the same noise eps at all timesteps. The layers are "all layers", whose maps are averaged before
+    min-max normalisation, as in training, and then each layer by itself.
 
     Args:
-        backbone: its UNet carries the change, such as an adapter at the end of stage 1.
-        items: the portraits with their texts, encoded.
-        timesteps: at which to look, each 0 or more and less than the model's number.
+        backbone: with the tuned weights, such as an adapter after stage 1, active.
+        items: the portraits and texts of a custom set, encoded.
+        timesteps: of the forward passes, from 0 to ``num_train_timesteps - 1``.
         labels: one for each portrait (default: "portrait 1" and so on).
-        options: whose ``smoothing`` D is made with.
+        options: their ``smoothing`` is that of D.
         seed: of the noise.
 
     Raises:
-        ValueError: if labels or timesteps do not fit.
+        ValueError: if the number of labels is not that of the items, or a timestep is out of range.
     """
     labels = labels or [f"portrait {number + 1}" for number in range(len(items))]
     _check(backbone, labels, len(items), timesteps)
@@ -104,39 +108,40 @@ def attention_items(
     *,
     labels: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Cross-attention of the reference, for an :class:`~spf_lite.widgets.AttentionExplorer`.
+    """Cross-attention maps of the reference path.
 
-    For each text the reference draws a portrait, which is noised to each timestep and shown to it again.
+    For each text the reference model samples a portrait. Noise is added to its latents, up to each timestep, and the
+    attention maps of the forward pass are recorded.
 
     Args:
-        backbone: whatever is being trained on it is taken back for the time.
+        backbone: tuned weights are switched off meanwhile.
         texts: N prompts.
-        seeds: N numbers.
-        timesteps: at which to look, each 0 or more and less than the model's number.
+        seeds: of the portraits, N.
+        timesteps: of the forward passes, from 0 to ``num_train_timesteps - 1``.
         labels: one for each portrait (default: text and seed).
 
     Raises:
-        ValueError: if seeds, labels or timesteps do not fit.
-        PromptTooLongError: if the text encoder does not take a text whole.
+        ValueError: if there are not N seeds or labels, or a timestep is out of range.
+        PromptTooLongError: if a text has more tokens than the text encoder takes.
     """
     if len(seeds) != len(texts):
         raise ValueError(f"{len(texts)} texts but {len(seeds)} seeds: each portrait needs both")
     labels = labels or [f"{text} (seed {seed})" for text, seed in zip(texts, seeds, strict=True)]
     _check(backbone, labels, len(texts), timesteps)
     with backbone.reference():
-        drawn = sample(backbone, texts, seeds=seeds, output_type="latent")
+        sampled = sample(backbone, texts, seeds=seeds, output_type="latent")
     found = []
-    for text, seed, label, latents in zip(texts, seeds, labels, drawn.split(1), strict=True):
+    for text, seed, label, latents in zip(texts, seeds, labels, sampled.split(1), strict=True):
         ids, tokens = _tokens(backbone, text)
         hidden = encode_text(backbone.pipe, ids)
-        # Another noise than the one that the portrait was drawn from, which has its outlines in it.
+        # Not the noise that the portrait was sampled from: its low frequencies are those of the portrait.
         noise = _noise(latents, int(seed) + 1_000_003)
         maps, names = [], []
         for time in timesteps:
             noisy, times = _noised(backbone, latents, noise, time)
             layers = reference_path(backbone, noisy, times, hidden, record_layers=True).layers
             names = [layer_label(name) for name in layers]
-            maps.append(torch.stack([_grouped(kept, len(tokens)) for kept in layers.values()]))
+            maps.append(torch.stack([_grouped(record, len(tokens)) for record in layers.values()]))
         found.append(
             {
                 "label": label,
@@ -153,9 +158,9 @@ def attention_items(
 def _check(backbone: Backbone, labels: Sequence[str], count: int, timesteps: Sequence[int]) -> None:
     if len(labels) != count:
         raise ValueError(f"{len(labels)} labels for {count} portraits")
-    last = backbone.pipe.scheduler.config.num_train_timesteps
-    if not timesteps or any(not 0 <= time < last for time in timesteps):
-        raise ValueError(f"timesteps={list(timesteps)}: expected one or more, each from 0 to {last - 1}")
+    num_train_timesteps = int(backbone.pipe.scheduler.config.num_train_timesteps)
+    if not timesteps or any(not 0 <= time < num_train_timesteps for time in timesteps):
+        raise ValueError(f"timesteps={list(timesteps)}: expected one or more, each from 0 to {num_train_timesteps - 1}")
 
 
 def _noise(latents: Tensor, seed: int) -> Tensor:
@@ -168,7 +173,7 @@ def _noised(backbone: Backbone, latents: Tensor, noise: Tensor, time: int) -> tu
 
 
 def _tokens(backbone: Backbone, text: str) -> tuple[Tensor, list[str]]:
-    """Token ids (1, length) and what to call them: a start, the words, an end, and all padding as one."""
+    """Token ids (1, length), and labels: "start", the words, "end", and one label for all padding tokens."""
     tokenizer = backbone.pipe.tokenizer
     length = tokenizer.model_max_length
     ids = tokenizer(text, padding="max_length", max_length=length)["input_ids"]
@@ -178,9 +183,9 @@ def _tokens(backbone: Backbone, text: str) -> tuple[Tensor, list[str]]:
     return torch.tensor([ids]), [*names, *([f"PAD × {padding}"] if padding else [])]
 
 
-def _grouped(kept: LayerRecord, count: int) -> Tensor:
-    """(heads, count, h, w): one map for each token; the last is the sum over the rest, so that all sum to 1."""
-    maps = kept.maps[0].float().transpose(1, 2).unflatten(-1, kept.size)
+def _grouped(record: LayerRecord, count: int) -> Tensor:
+    """Maps (heads, count, h, w), one for each token; the last is the sum over the padding, so that all sum to 1."""
+    maps = record.maps[0].float().transpose(1, 2).unflatten(-1, record.size)
     return torch.cat([maps[:, : count - 1], maps[:, count - 1 :].sum(dim=1, keepdim=True)], dim=1)
 
 

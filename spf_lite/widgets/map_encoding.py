@@ -1,6 +1,6 @@
-"""Maps as short text and as colours: what Python packs here, each explorer's ES module unpacks in the same way.
+"""Maps as text and as colours. What is packed here is unpacked by the explorers' ES modules.
 
-Maps keep their native resolution (16 x 16 for both models of the book) and are stretched on the screen only.
+Maps keep their native resolution (16 x 16 for both models of the book); only the browser enlarges them.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ Floats = NDArray[np.float64]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _HIGHEST = len(LETTERS) - 1
 
-#: Colours for 0, 1/2 and 1; they get lighter all the way, so that they also work without hue.
+#: Colours for 0, 1/2 and 1, the same as in maps.js. Lightness rises throughout, so hue is not needed to read them.
 BLUES = ((12, 18, 28), (0, 114, 178), (224, 243, 255))
 ORANGES = ((12, 18, 28), (213, 94, 0), (255, 240, 214))
 
 
 def checked(values: Any, shape: Sequence[int | None], where: str, highest: float = 1.0) -> Floats:
-    """Values as an array in 64 bits, if they have the shape and the range.
+    """Values as a float64 array of the required shape and range.
 
     Args:
         values: array or tensor.
-        shape: what it must be; None: any length.
-        where: what to call it in a message.
-        highest: values must lie between 0 and this.
+        shape: the required one; None: any length.
+        where: the name of the values in messages.
+        highest: values must lie in [0, highest].
 
     Raises:
-        ValueError: if shape or range is another.
+        ValueError: if shape or range is another, or a value is not a number.
     """
     array = as_array(values)
     if array.ndim != len(shape) or any(b not in (None, a) for a, b in zip(array.shape, shape, strict=True)):
         expected = str(tuple("any" if length is None else length for length in shape)).replace("'", "")
         raise ValueError(f"{where} has shape {array.shape}, expected {expected}")
-    if not bool(((array >= 0) & (array <= highest)).all()):  # also refuses values that are no number
+    if not bool(((array >= 0) & (array <= highest)).all()):  # False for NaN, too
         raise ValueError(f"{where} has values from {array.min()} to {array.max()}, expected 0 to {highest:g}")
     return array
 
@@ -53,15 +53,15 @@ def pack(values: ArrayLike) -> str:
 
 
 def unpack(text: str, shape: Sequence[int]) -> Floats:
-    """What :func:`pack` wrote, as ``byte / 255``."""
+    """The inverse of :func:`pack`, with a resolution of 1 / 255."""
     return np.frombuffer(base64.b64decode(text), dtype=np.uint8).reshape(shape) / 255
 
 
 def pack_scaled(maps: ArrayLike) -> tuple[str, list[float]]:
-    """Maps (..., h, w) in steps of a 63rd of their own maximum, one base64 letter each.
+    """Maps (..., h, w), each in steps of a 63rd of its own maximum, one base64 letter for each value.
 
     Returns:
-        the letters, and for each map the value of the highest letter, to four digits.
+        the letters, and the maximum of each map to four digits, which is the value of the last letter.
     """
     array = np.asarray(maps, dtype=np.float64)
     flat = array.reshape(-1, array.shape[-2] * array.shape[-1])
@@ -72,15 +72,16 @@ def pack_scaled(maps: ArrayLike) -> tuple[str, list[float]]:
 
 
 def unpack_scaled(text: str, scales: Sequence[float], shape: Sequence[int]) -> Floats:
-    """What :func:`pack_scaled` wrote: (..., h, w)."""
+    """The inverse of :func:`pack_scaled`: maps of ``shape`` (..., h, w)."""
     table = np.zeros(128)
     table[np.frombuffer(LETTERS.encode("ascii"), dtype=np.uint8)] = np.arange(len(LETTERS))
     steps = table[np.frombuffer(text.encode("ascii"), dtype=np.uint8)].reshape(shape)
-    return steps / _HIGHEST * np.asarray(scales).reshape(*shape[:-2], 1, 1)
+    maps: Floats = steps / _HIGHEST * np.asarray(scales).reshape(*shape[:-2], 1, 1)
+    return maps
 
 
 def heat(values: Floats, colors: Sequence[Sequence[int]], size: tuple[int, int]) -> Image.Image:
-    """A map (h, w) from 0 to 1 as a picture of a size, from the first colour to the last."""
+    """A map (h, w) in [0, 1] as a picture of ``size`` (width, height), from the first colour to the last."""
     stops = np.linspace(0, 1, len(colors))
     channels = [np.interp(values, stops, [color[c] for color in colors]) for c in range(3)]
     picture = Image.fromarray(np.stack(channels, axis=-1).round().astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Pictures as short text, so that a widget can carry them in its state and a page needs no further file."""
+"""Pictures as text, so that a widget can hold them in its state and a page needs no further file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-#: WebP quality at which a flat 128-pixel portrait takes about three kilobytes and shows no halo.
+#: WebP quality at which a flat 128-pixel portrait takes about 3 kB and has no visible artefacts at edges.
 QUALITY = 88
 
 
@@ -35,7 +35,7 @@ def side_by_side(images: Sequence[Image.Image], gap: int = 4) -> Image.Image:
 
 
 def png(image: Image.Image) -> str:
-    """A picture as base64 PNG, as the ``image/png`` entry of a notebook output wants it."""
+    """A picture as base64 PNG, the format of ``image/png`` in a notebook's output."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
