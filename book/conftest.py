@@ -1,4 +1,4 @@
-"""Chapters are tested by nbval; one that `make book` ran is not run again."""
+"""Chapters are tested by nbval; what `make book` ran is not run again."""
 
 from collections.abc import Generator
 from pathlib import Path
