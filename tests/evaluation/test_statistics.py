@@ -8,6 +8,9 @@ from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
@@ -195,6 +198,23 @@ def test_one_prompt_says_nothing_of_others() -> None:
         one = mean_interval(values)
         assert (one.mean, one.low, one.high, one.p_value) == (0.5, -math.inf, math.inf, 1)
     assert (mean_interval([[0.4], [0.6]], (0, 1)).low, mean_interval([[0.4], [0.6]], (0, 1)).high) == (0, 1)
+
+
+@given(
+    arrays(np.float64, array_shapes(min_dims=2, max_dims=2, max_side=5), elements=st.sampled_from([0.0, 0.25, 1.0])),
+    st.sampled_from([(0, 1), (-1, 1), None]),
+)
+@example(np.array([[0.0, 1.0], [1.0, 0.0]]), None)  # every run and every prompt has the mean 0.5
+def test_every_table_has_an_interval_about_its_mean(table: Floats, bounds: tuple[float, float] | None) -> None:
+    one = mean_interval(table, bounds)
+    least, most = bounds or (-math.inf, math.inf)
+    assert least <= one.low <= one.mean + 1e-12 and one.mean - 1e-12 <= one.high <= most
+    assert 0 <= one.p_value <= 1 and one.count == table.size
+    if bounds or np.ptp(table) > 0:
+        assert one.low < one.high, "no table is beyond doubt"
+    turned = mean_interval(1 - table, bounds) if bounds == (0, 1) else mean_interval(-table, bounds)
+    middle = 1 if bounds == (0, 1) else 0
+    assert (turned.low, turned.high) == pytest.approx((middle - one.high, middle - one.low), abs=1e-9)
 
 
 def test_intervals_stay_within_the_bounds() -> None:
