@@ -8,7 +8,7 @@ and they are *crossed*: the same prompts serve every run, and one lucky run lift
     = \frac{1}{S} \operatorname{Var}_s(\bar u_{s\cdot}) + \frac{1}{N} \operatorname{Var}_n(\bar u_{\cdot n})
 
 This counts the residual once more than an analysis of variance does. So it errs on the safe side and is never negative.
-(If the residual's own part is larger, which chance can do with few values, that part is used instead.) The interval is
+(If the residual alone gives a longer interval, which chance can do with few values, that one is used.) The interval is
 :math:`\bar u \pm t^* \hat V^{1/2}`, with Cochran and Cox's mean of both quantiles of Student's t (1950):
 
 .. math:: t^* = \frac{\hat V_\text{run}\, t_{S-1} + \hat V_\text{prompt}\, t_{N-1}}{\hat V}
@@ -88,8 +88,8 @@ def mean_interval(values: ArrayLike, bounds: tuple[float, float] | None = None, 
         raise ValueError("no values to take the mean of")
     if not np.isfinite(table).all():
         raise ValueError("some values are not finite")
-    share = bounds == (0, 1) and bool(np.isin(table, (0, 1)).all())
     least, most = bounds or (-math.inf, math.inf)
+    share = (least, most) == (0.0, 1.0) and bool(np.isin(table, (0, 1)).all())
     if table.min() < least - _ROUNDING or table.max() > most + _ROUNDING:
         raise ValueError(f"values from {table.min()} to {table.max()}: expected {least} to {most}")
     if np.ptp(table) <= _ROUNDING:
@@ -115,13 +115,15 @@ def _error_and_quantile(table: NDArray[np.float64], level: float) -> tuple[float
     parts = [(of_prompt.var(ddof=1) / prompts, stdtrit(prompts - 1, tail))]
     if runs > 1:
         parts.append((of_run.var(ddof=1) / runs, stdtrit(runs - 1, tail)))
-    variance = sum(part for part, _ in parts)
+    variance = float(sum(part for part, _ in parts))
+    quantile = float(sum(part * own for part, own in parts)) / variance if variance else 0.0
     # Runs and prompts may happen to have one mean each, and the values to differ all the same.
     freedom = max(1, (runs - 1) * (prompts - 1))
-    residual = np.square(table - of_run[:, None] - of_prompt + table.mean()).sum() / freedom / table.size
-    if residual > variance:
-        return math.sqrt(residual), float(stdtrit(freedom, tail))
-    return math.sqrt(variance), float(sum(part * quantile for part, quantile in parts) / variance)
+    residual = float(np.square(table - of_run[:, None] - of_prompt + table.mean()).sum() / freedom / table.size)
+    alone = float(stdtrit(freedom, tail))
+    if residual * alone**2 > variance * quantile**2:
+        return math.sqrt(residual), alone
+    return math.sqrt(variance), quantile
 
 
 def _share(mean: float, table: NDArray[np.float64], error: float, quantile: float, level: float) -> tuple[float, float]:
