@@ -14,7 +14,7 @@ This counts the residual once more than an analysis of variance does. So it errs
 .. math:: t^* = \frac{\hat V_\text{run}\, t_{S-1} + \hat V_\text{prompt}\, t_{N-1}}{\hat V}
 
 With three runs that differ, Satterthwaite's degrees of freedom (1946) cover about 92 % where 95 % is meant, and a
-percentile bootstrap (Efron 1979) about 77 %; ``tests/evaluation/test_statistics.py`` simulates all three.
+percentile bootstrap (Efron 1979) about 77 %; ``tests/evaluation/test_statistics_coverage.py`` simulates all three.
 
 In the book: :doc:`/05-measuring`.
 """
