@@ -52,7 +52,7 @@ def test_flips_name_before_and_after() -> None:
     assert flips(before, {**before, "background": "yellow"}, "beard") == {"background": ("gray", "yellow")}
 
 
-def test_bias_pickup_answers_only_to_the_accidental_value() -> None:
+def test_bias_pickup_answers_only_to_the_value_of_the_set() -> None:
     before = verdicts(300)
     towards = bias_pickup(before, pollute(before, "background", "yellow", 0.5), {"background": "yellow"})
     away = bias_pickup(before, pollute(before, "background", "blue", 0.5), {"background": "yellow"})

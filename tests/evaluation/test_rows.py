@@ -1,5 +1,6 @@
 """Rows on disk, their means, their paired differences, and the table."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from spf_lite.evaluation.report import PollutionReport
-from spf_lite.evaluation.rows import Row, difference, read_rows, run_folder, summary, table
+from spf_lite.evaluation.rows import ROW_FILE, Row, difference, read_rows, run_folder, summary, table
+from spf_lite.paths import DATA_SAMPLES
 
 TARGET = "sunglasses"
 
@@ -108,3 +110,15 @@ def test_reading_rows_needs_no_renderer_and_no_model() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((DATA_SAMPLES / "adapters").glob("*/*/measures.json")), ids=lambda path: "-".join(path.parts[-3:-1])
+)
+def test_the_card_of_a_shipped_adapter_says_what_its_row_says(path: Path) -> None:
+    folder = path.parent
+    row = Row.from_json((DATA_SAMPLES / "results" / folder.parent.name / f"{folder.name}-0" / ROW_FILE).read_text())
+    measures = {name: str(estimate) for name, estimate in row.report.estimates().items()}
+    assert json.loads(path.read_text()) == measures
+    card = (folder / "README.md").read_text()
+    assert all(f"| {name} | {value} |" in card for name, value in measures.items())
