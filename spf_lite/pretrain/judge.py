@@ -6,6 +6,7 @@ portrait's. So about half of its training images are decoded from latents with a
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from pathlib import Path
 from random import Random
@@ -112,8 +113,10 @@ def train(folder: Path, autoencoder: AutoencoderKL, schedule: Schedule = SCHEDUL
     portraits, images = split.portraits, torch.from_numpy(split.images)
     cached = folder / "reconstructed.pt"
     if not cached.exists():
-        decoding = images[:RECONSTRUCTED]
-        torch.save(reconstruct(autoencoder, decoding, torch.Generator().manual_seed(1)).mul(127).to(torch.int8), cached)
+        decoded = reconstruct(autoencoder, images[:RECONSTRUCTED], torch.Generator().manual_seed(1))
+        temporary = cached.with_suffix(f".{os.getpid()}.tmp")
+        torch.save(decoded.mul(127).to(torch.int8), temporary)
+        temporary.replace(cached)
     clean = torch.cat([shrink(part) for part in images.split(500)])
     decoded = torch.load(cached, weights_only=True)
     assert split.masks is not None

@@ -89,6 +89,12 @@ class _Part(nn.Module):
         return self.step(self.model, generator)
 
 
+def _drop_partial_line(path: Path) -> None:
+    """Cut a last line that a killed process did not finish writing."""
+    if path.exists() and not (text := path.read_bytes()).endswith(b"\n"):
+        path.write_bytes(text[: text.rfind(b"\n") + 1])
+
+
 def fit(name: str, model: nn.Module, step: Step, schedule: Schedule, folder: Path, log_every: int = 25) -> nn.Module:
     """Train ``model`` (or go on training it) and return it with its averaged weights.
 
@@ -134,6 +140,8 @@ def fit(name: str, model: nn.Module, step: Step, schedule: Schedule, folder: Pat
     rates = LambdaLR(optimizer, schedule.factor, last_epoch=start - 1)
     trained, prepared = accelerator.prepare(_Part(model, step), optimizer)
     main, rank = accelerator.is_main_process, accelerator.process_index
+    if main:
+        _drop_partial_line(log_path)
 
     def save(done: int) -> None:
         if not main:

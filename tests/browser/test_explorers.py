@@ -198,7 +198,7 @@ def test_a_kernel_and_the_control_map_follow_each_other(live: Live) -> None:
     page.get_by_role("combobox", name="Portrait").select_option("Ada")
     assert page.evaluate("[model.get('portrait'), model.get('distances').length, model.saved]") == ["Ada", 3, 1]
     page.get_by_label("Softness").fill("0.5")
-    page.get_by_label("Stretch M").uncheck()
+    page.get_by_label("Rescale M").uncheck()
     page.get_by_label("Layer").select_option("up 2.0")
     _press(page.get_by_label("Timestep"), "End")
     names = ("softness", "rescale", "layer", "timestep")

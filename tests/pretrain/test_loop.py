@@ -148,6 +148,16 @@ def test_what_is_frozen_stays(tmp_path: Path) -> None:
     assert torch.equal(model.frozen, torch.ones(2)) and not torch.equal(model.weight, before)
 
 
+@pytest.mark.parametrize("torn", ['{"step": 9, "lo', '{"step": 9, "loss": 1.0}'])
+def test_a_partially_written_line_of_the_log_is_dropped(tmp_path: Path, torn: str) -> None:
+    fit("line", Line(), step, schedule(10), tmp_path, log_every=5)
+    with (tmp_path / "line.jsonl").open("a") as log:
+        log.write(torn)
+    fit("line", Line(), step, schedule(20), tmp_path, log_every=5)
+    lines = [json.loads(line)["step"] for line in (tmp_path / "line.jsonl").read_text().splitlines()]
+    assert lines == [0, 5, 9, 10, 15, 19]
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

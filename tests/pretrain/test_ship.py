@@ -35,7 +35,7 @@ def dtypes(module: torch.nn.Module) -> set[torch.dtype]:
     return {parameter.dtype for parameter in module.parameters()}
 
 
-def test_plain_diffusers_loads_and_draws_it(folder: Path) -> None:
+def test_plain_diffusers_loads_and_samples_from_it(folder: Path) -> None:
     index = json.loads((folder / "model_index.json").read_text())
     libraries = {entry[0] for entry in index.values() if isinstance(entry, list)}
     assert libraries <= {"diffusers", "transformers", None}, "no code of ours"

@@ -49,7 +49,7 @@ def judge() -> Judge:
 
 
 @pytest.fixture(scope="module")
-def drawn(shipped: Backbone) -> list[Image.Image]:
+def sampled(shipped: Backbone) -> list[Image.Image]:
     return sample(shipped, [describe(portrait) for portrait in PEOPLE], seeds=range(len(PEOPLE)))
 
 
@@ -86,8 +86,8 @@ def test_the_log_has_every_part_from_beginning_to_end() -> None:
         assert lines[-1]["loss"] < lines[0]["loss"]
 
 
-def test_portraits_follow_their_prompts(drawn: list[Image.Image], judge: Judge) -> None:
-    seen = judge.attributes(drawn)
+def test_portraits_follow_their_prompts(sampled: list[Image.Image], judge: Judge) -> None:
+    seen = judge.attributes(sampled)
     right = [
         answer["background"] == portrait.background and answer["clothes_color"] == portrait.clothes_color
         for portrait, answer in zip(PEOPLE, seen, strict=True)
@@ -95,8 +95,8 @@ def test_portraits_follow_their_prompts(drawn: list[Image.Image], judge: Judge) 
     assert sum(right) >= 6, [(a["background"], a["clothes_color"]) for a in seen]
 
 
-def test_it_was_never_taught_a_target(drawn: list[Image.Image], judge: Judge) -> None:
-    verdict = judge(drawn)
+def test_it_does_not_know_the_targets(sampled: list[Image.Image], judge: Judge) -> None:
+    verdict = judge(sampled)
     assert sum(int(verdict.shows(target).sum()) for target in TARGETS) <= 1
 
 

@@ -57,7 +57,7 @@ def test_a_message_may_change_sweep_and_choice_together() -> None:
 
 @pytest.mark.parametrize(("trait", "value"), [("sweep", "other"), ("choice", 3), ("choice", -1)])
 def test_unknown_choices_are_refused(trait: str, value: Any) -> None:
-    # The other sweep has a fourth weight: that helps nobody who looks at this one.
+    # The other sweep has a fourth weight: that does not make it a choice of this one.
     widget = WeightExplorer([sweep_of(), sweep_of("output", (0, 1, 3, 10))], PEOPLE)
     before = getattr(widget, trait)
     with pytest.raises(traitlets.TraitError):
