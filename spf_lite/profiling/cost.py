@@ -1,9 +1,9 @@
-"""What the second path costs: time and peak memory of one training step, and of sampling, measured side by side.
+"""Cost of the second path: time and peak memory of one training step, and of sampling.
 
-Variants take turns, round after round, in one process, so that whatever else the machine does falls on all of them; the
-figures are medians over the rounds. With one thread (``OMP_NUM_THREADS=1``) what is measured is the time that the
-processor has worked for this process, which other work hardly touches; otherwise it is the clock on the wall. Peak
-memory is the high-water mark of the whole process (Linux), Python and libraries included, or of the graphics card.
+The variants take turns in one process, round after round, so that other work on the machine affects all of them alike.
+Results are medians over the rounds. Time is process CPU time with one thread (``OMP_NUM_THREADS=1``), which other work
+hardly affects, and wall-clock time otherwise. Peak memory is the high-water mark of the whole process (Linux), Python
+and libraries included, or of the graphics card.
 
 In the book: :doc:`/09-baselines`.
 """
@@ -34,15 +34,24 @@ from spf_lite.profiling.random_models import random_batch, random_sd15
 
 logger = logging.getLogger(__name__)
 
-#: Both losses of the layers and output alignment: everything but enhancement.
+#: The dual path without enhancement: text-consistent and fine-grained loss, and output alignment.
 DUAL = TrainConfig(weight_text=1.0, weight_fine=1.0, weight_output=1.0)
-#: With it.
+#: The same with enhancement.
 ENHANCED = replace(DUAL, weight_enhancement=1.0)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One variant: median seconds, ratio to the first of its kind, and peak memory in MB (None: not measured)."""
+    """Cost of one variant.
+
+    Attributes:
+        model: name of the model.
+        variant: name of the variant.
+        seconds: median time of one step, or of one call of the sampler.
+        ratio: of ``seconds`` to those of the first variant in the same comparison.
+        peak: median peak memory in MB (10^6 bytes); None: not measured.
+        rounds: number of rounds.
+    """
 
     model: str
     variant: str
@@ -57,7 +66,7 @@ class Cost:
 
 
 class _TwoModels(Lora):
-    """The textbook's way: a second UNet in memory is the reference."""
+    """LoRA with a second UNet in memory as the reference: the textbook implementation."""
 
     def __init__(self, unet: UNet2DConditionModel, other: UNet2DConditionModel) -> None:
         self.unet, self.other = unet, other
@@ -69,7 +78,15 @@ class _TwoModels(Lora):
 
 
 def training_costs(backbone: Backbone, name: str, batch_size: int, rounds: int, steps: int) -> list[Cost]:
-    """(a) plain LoRA fine-tuning, (b) dual path without and (c) with enhancement, (d) two models in memory."""
+    """Costs of a training step: plain LoRA, dual path without and with enhancement, two models in memory.
+
+    Args:
+        backbone: gets a LoRA adapter, which stays.
+        name: of the model, for the results.
+        batch_size: portraits per step; the batch is random.
+        rounds: timed rounds, after one of warm-up.
+        steps: timed steps per variant and round.
+    """
     unet, device = backbone.pipe.unet, torch.device(backbone.pipe.device)
     lora = Lora(unet, rank=16, seed=0)
     optimizer = torch.optim.AdamW(lora.parameters, lr=1e-5)
@@ -89,7 +106,7 @@ def training_costs(backbone: Backbone, name: str, batch_size: int, rounds: int, 
         # The copy is made in the warm-up and lives as long as its variant's turn.
         if not isinstance(backbone.trainable, _TwoModels):
             other = copy.deepcopy(unet).requires_grad_(False)
-            other.disable_adapters()  # it is the reference: what has been trained by now is not in it
+            other.disable_adapters()  # the reference must not contain what has been trained by now
             backbone.trainable = _TwoModels(unet, other)
         dual(DUAL)
 
@@ -114,17 +131,25 @@ def training_costs(backbone: Backbone, name: str, batch_size: int, rounds: int, 
 
 
 def sampling_costs(backbone: Backbone, name: str, portraits: int, rounds: int, steps: int) -> list[Cost]:
-    """Sampling with and without recording the cross-attention of one resolution."""
+    """Costs of sampling, without and with recording cross-attention.
+
+    Args:
+        backbone: the model.
+        name: of the model, for the results.
+        portraits: number of portraits per call.
+        rounds: timed rounds, after one of warm-up.
+        steps: denoising steps.
+    """
     unet = backbone.pipe.unet
     size = (unet.config.sample_size, unet.config.sample_size)
 
-    def draw(listening: AbstractContextManager[object]) -> None:
-        with listening:
+    def run(recording: AbstractContextManager[object]) -> None:
+        with recording:
             sample(backbone, ["a person"] * portraits, seeds=range(portraits), steps=steps, output_type="latent")
 
     variants: dict[str, Callable[[], None]] = {
-        "sampling": lambda: draw(nullcontext()),
-        "sampling, attention recorded": lambda: draw(record(unet, size, backbone.spec.attention_resolution)),
+        "sampling": lambda: run(nullcontext()),
+        "sampling, attention recorded": lambda: run(record(unet, size, backbone.spec.attention_resolution)),
     }
     device = torch.device(backbone.pipe.device)
     return _alternate(name, variants, lambda variant: variant(), lambda: None, rounds, 1, device, memory=False)
@@ -140,9 +165,10 @@ def _alternate(
     device: torch.device,
     memory: bool = True,
 ) -> list[Cost]:
+    """Time the variants in turns: ``one`` runs a step of a variant, ``forget`` ends a variant's turn."""
     times: dict[str, list[float]] = {label: [] for label in variants}
     peaks: dict[str, list[float]] = {label: [] for label in variants}
-    for number in range(rounds + 1):  # round 0 warms up: caches, memory, lazily made things
+    for number in range(rounds + 1):  # round 0 is a warm-up: caches, memory, lazy initialisation
         for label, variant in variants.items():
             _release(device)
             _reset_peak(device)
@@ -165,7 +191,7 @@ def _alternate(
 
 
 def _now(device: torch.device) -> float:
-    """Seconds. With one thread on a processor those that it has worked for us: other work on the machine counts not."""
+    """Seconds: process CPU time with one thread on a CPU, wall-clock time otherwise."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif torch.get_num_threads() == 1:
@@ -174,7 +200,7 @@ def _now(device: torch.device) -> float:
 
 
 def _release(device: torch.device) -> None:
-    """Give back what nobody uses, so that one variant's leftovers are not counted for the next."""
+    """Return free memory to the system, so that one variant's is not counted for the next."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -190,7 +216,7 @@ def _reset_peak(device: torch.device) -> None:
 
 
 def _peak(device: torch.device) -> float:
-    """MB; nan where the system does not say."""
+    """Peak memory in MB since the last reset; nan where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     status = Path("/proc/self/status")
@@ -201,7 +227,11 @@ def _peak(device: torch.device) -> float:
 
 
 def measure_costs(model: str, rounds: int) -> list[Cost]:
-    """All variants for ``tiny`` or ``sd15-size`` (random weights, 64x64 latents, batch 1).
+    """Costs of training and of sampling for one model.
+
+    Args:
+        model: ``tiny``, the shipped model, or ``sd15-size``: random weights, 64x64 latents, batch size 1.
+        rounds: timed rounds of each variant.
 
     Raises:
         ValueError: for another model, or no rounds.
@@ -221,5 +251,5 @@ def measure_costs(model: str, rounds: int) -> list[Cost]:
 
 
 def to_rows(costs: list[Cost]) -> list[dict[str, object]]:
-    """For a JSON file."""
+    """One dictionary per variant, for a JSON file; ``Cost(**row)`` reads it back."""
     return [asdict(cost) for cost in costs]

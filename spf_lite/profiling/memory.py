@@ -1,8 +1,15 @@
-"""Where the memory of a training step goes, counted without running it: on tensors that have shapes and no numbers.
+"""Memory of a training step by cause, counted on PyTorch's "meta" device: tensors with shapes and without values.
 
-PyTorch's "meta" device goes through a step in well under a second, whatever its size. What autograd keeps for the way
-back is counted as it is put aside (:class:`torch.autograd.graph.saved_tensors_hooks`), each stretch of memory once. Not
-counted is what comes and goes within one operation, and what PyTorch, its kernels and the driver take for themselves.
+A step of any size takes seconds there and next to no memory. Tensors that autograd saves for backward are counted by
+:class:`torch.autograd.graph.saved_tensors_hooks`, each storage once. Not counted are temporary tensors within one
+operation, and what PyTorch, its kernels and the driver take.
+
+The meta device has neither a graphics card's autocast nor its fused attention; :class:`_LikeCuda` emulates both. Fake
+tensors (``FakeTensorMode``) with PyTorch's own autocast were tried in its place. In 32 bits they count the same: 1519
+MB for each portrait of a plain LoRA step of Stable Diffusion 1.5. In 16 bits fake CPU tensors count 785 MB instead of
+1026, because autocast on a CPU leaves normalisation in 16 bits where CUDA returns to 32. Fake CUDA tensors need a
+PyTorch built for CUDA. Fake tensors also took 1.5 to 4 times as long, and they cannot run the dual path, whose shared
+prefix compares values.
 
 In the book: :doc:`/11-real-models`.
 """
@@ -28,13 +35,13 @@ from spf_lite.models.trainable import Lora
 from spf_lite.profiling.cost import DUAL
 from spf_lite.profiling.random_models import random_batch, random_sd15
 
-#: What a step can be, from the least to the most.
+#: Kinds of training step, by memory in ascending order.
 VARIANTS = ("plain LoRA", "dual path", "dual path, enhancement", "two models")
 #: Rank of the adapter, as in the recipes.
 RANK = 16
 
-# What PyTorch's autocast computes in 16 bits, and what it takes back to 32 ("CUDA op-specific behavior" in its manual),
-# as far as our models use it.
+# Operations that CUDA autocast computes in 16 bits, and in 32 ("CUDA Op-Specific Behavior" in the documentation of
+# torch.amp), as far as our models use them.
 _LOW = {F.linear, F.conv2d, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, torch.baddbmm, torch.einsum}
 _LOW |= {F.scaled_dot_product_attention}
 _HIGH = {F.layer_norm, F.group_norm, F.softmax, torch.softmax, Tensor.softmax, F.mse_loss, F.normalize, Tensor.pow}
@@ -45,15 +52,15 @@ class StepMemory:
     """Bytes of one training step by cause.
 
     Attributes:
-        fixed: what is there whatever the batch.
-        per_portrait: what each portrait of the batch adds.
+        fixed: bytes that do not depend on the batch size.
+        per_portrait: bytes that each portrait of the batch adds.
     """
 
     fixed: dict[str, int]
     per_portrait: dict[str, int]
 
     def parts(self, batch_size: int = 1) -> dict[str, int]:
-        """Bytes by cause for a batch of so many portraits, in the order in which they are stacked.
+        """Bytes by cause for one batch size: the fixed causes, then those that grow with the batch.
 
         Raises:
             ValueError: if the batch is empty.
@@ -63,16 +70,20 @@ class StepMemory:
         return {**self.fixed, **{cause: batch_size * each for cause, each in self.per_portrait.items()}}
 
     def total(self, batch_size: int = 1) -> int:
-        """Bytes in all."""
+        """Total bytes for one batch size.
+
+        Raises:
+            ValueError: if the batch is empty.
+        """
         return sum(self.parts(batch_size).values())
 
 
 def sd15_on_meta(tokenizer_of: Backbone, dtype: torch.dtype = torch.float32) -> Backbone:
-    """Stable Diffusion 1.5 with an adapter on it, all of it shapes without numbers: it takes next to no memory.
+    """Stable Diffusion 1.5 with a LoRA adapter on the meta device; it takes next to no memory.
 
     Args:
-        tokenizer_of: any tokenizer will do, nothing is read.
-        dtype: of the frozen weights, as in :func:`spf_lite.models.backbone.load`; the adapter and CLIP have 32 bits.
+        tokenizer_of: a backbone whose tokenizer is used; any will do.
+        dtype: of the frozen weights, as in :func:`spf_lite.models.backbone.load`; adapter and CLIP are float32.
     """
     with torch.device("meta"):
         backbone = random_sd15(tokenizer_of)
@@ -89,15 +100,15 @@ def step_memory(
 
     Args:
         backbone: on the meta device, with an adapter as its trainable, as :func:`sd15_on_meta` makes it.
-        variant: one of :data:`VARIANTS`. Enhancement is counted for every portrait, though it trusts only the lower
-            seven tenths of the timesteps.
-        pixels: side of the portraits.
-        compute: what autocast has layers compute in (``mixed_precision`` of the trainer); None: 32 bits.
+        variant: one of :data:`VARIANTS`. Enhancement is counted for every portrait, although it applies only at the
+            lower seven tenths of the timesteps.
+        pixels: height and width of the portraits.
+        compute: dtype of autocast (``mixed_precision`` of the trainer); None: no autocast.
 
     Raises:
-        ValueError: for another variant, a side that the UNet cannot halve often enough, or a backbone that is not on
-            the meta device.
-        AttentionError: if no layer of a UNet has the size whose attention is recorded.
+        ValueError: for another variant, a size that the UNet cannot downsample, or a backbone that is not on the meta
+            device.
+        AttentionError: if no layer has the resolution that is recorded.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant={variant!r}: expected one of {', '.join(VARIANTS)}")
@@ -108,7 +119,7 @@ def step_memory(
     if unet.device.type != "meta" or backbone.trainable is None:
         raise ValueError("expected a backbone on the meta device with a trainable, as sd15_on_meta makes it")
     side = pixels // factor
-    # What does not grow with the batch are copies of weights: autocast makes them anew, and backward wants them.
+    # What is saved for backward and does not grow with the batch are the copies of weights that autocast makes.
     plain, copies = _growth(backbone, _plain, side, compute)
     per_portrait = {"activations": plain}
     if variant != "plain LoRA":
@@ -126,13 +137,14 @@ def step_memory(
 def _growth(
     backbone: Backbone, run: Callable[[Backbone, int, int], Tensor], side: int, compute: torch.dtype | None
 ) -> tuple[int, int]:
-    """Bytes kept for each portrait, and for all together."""
-    with _Cheap(compute):
+    """Bytes saved for backward: those that each portrait adds, and those that do not depend on the batch."""
+    with _LikeCuda(compute):
         one, two = (_saved(backbone, partial(run, backbone, size, side)) for size in (1, 2))
     return two - one, 2 * one - two
 
 
 def _fixed(backbone: Backbone, variant: str) -> dict[str, int]:
+    """Bytes of the models, and of what the optimiser keeps."""
     pipe, trainable = backbone.pipe, backbone.trainable
     assert trainable is not None
     learned = _bytes(trainable.parameters)
@@ -144,7 +156,7 @@ def _fixed(backbone: Backbone, variant: str) -> dict[str, int]:
         parts["CLIP"] = _bytes(backbone.clip.model.parameters())
     if variant == "dual path, enhancement" and backbone.preview is not None:
         parts["CLIP"] += _bytes(backbone.preview.parameters())
-    parts["adapter, gradient, AdamW"] = 4 * learned  # itself, its gradient, and two running means
+    parts["adapter, gradient, AdamW"] = 4 * learned  # parameters, gradients, and AdamW's two moments
     return parts
 
 
@@ -164,7 +176,7 @@ def _dual(backbone: Backbone, size: int, side: int) -> Tensor:
 
 
 def _enhancement(backbone: Backbone, size: int, side: int) -> Tensor:
-    """From the response to what CLIP makes of the picture; of the loss itself no byte worth counting is left."""
+    """From the prediction to CLIP's embedding of the image; the loss itself is negligible."""
     batch = random_batch(backbone, size, side=side)
     response = torch.empty_like(batch.latents, requires_grad=True)
     latents = predicted_latents(backbone.pipe.scheduler, response, batch.latents, _timesteps(batch))
@@ -176,36 +188,40 @@ def _timesteps(batch: Batch) -> Tensor:
 
 
 def _saved(backbone: Backbone, run: Callable[[], Tensor]) -> int:
-    """Bytes that autograd keeps for the way back, without the weights, which are there anyway."""
+    """Bytes that autograd saves for backward, without the weights, which are counted as models."""
     pipe = backbone.pipe
     modules: list[nn.Module] = [pipe.unet, pipe.vae, backbone.clip.model]
     if backbone.preview is not None:
         modules.append(backbone.preview)
     weights = {_storage(parameter) for module in modules for parameter in module.parameters()}
-    with saved_for_backward() as kept:
+    with saved_for_backward() as saved:
         run()
-    return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
+    return sum(tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in weights)
 
 
 @contextmanager
 def saved_for_backward() -> Iterator[dict[int, Tensor]]:
-    """Gives a dictionary that fills with one tensor for each stretch of memory that autograd keeps."""
-    kept: dict[int, Tensor] = {}
+    """Record what autograd saves for backward within the context.
+
+    Yields:
+        one tensor for each storage, by a key of the storage; filled by forward passes.
+    """
+    saved: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        kept.setdefault(_storage(tensor), tensor)
+        saved.setdefault(_storage(tensor), tensor)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield kept
+        yield saved
 
 
 def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-class _Cheap(TorchFunctionMode):
-    """Has meta tensors treated as a graphics card treats real ones: fused attention, and autocast if asked for."""
+class _LikeCuda(TorchFunctionMode):
+    """Treats meta tensors as CUDA treats real ones: fused attention, and autocast to ``dtype`` if there is one."""
 
     def __init__(self, dtype: torch.dtype | None, high: Collection[Any] = _HIGH) -> None:
         super().__init__()
@@ -221,6 +237,7 @@ class _Cheap(TorchFunctionMode):
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """Cast every floating-point tensor in nested arguments."""
     if isinstance(value, Tensor):
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, (tuple, list)):
@@ -238,6 +255,7 @@ def _fused_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """On "meta", PyTorch takes the plain way, which keeps every weight of every place; no device does so today."""
+    """Flash attention. On "meta", PyTorch would choose plain attention, which saves all probabilities for backward."""
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return flash(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
+    outputs: Tensor = flash(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
+    return outputs

@@ -1,4 +1,4 @@
-"""Models and batches with the sizes of real ones and random numbers in them: enough to measure what a step costs."""
+"""Random models and batches with the shapes of real ones: enough to measure what a training step costs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from spf_lite.models.specification import BackboneSpec
 
 
 def random_sd15(tokenizer_of: Backbone, text_width: int = 768) -> Backbone:
-    """Stable Diffusion 1.5 with random weights: the same sizes, nothing to download.
+    """Stable Diffusion 1.5, CLIP ViT-L/14 and TAESD with random weights: nothing is downloaded.
 
     Args:
-        tokenizer_of: any tokenizer will do, nothing is read.
-        text_width: of the text encoder's output.
+        tokenizer_of: a backbone whose tokenizer is used; any will do.
+        text_width: width of the text encoder's output.
     """
     unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=text_width)  # diffusers' defaults are SD 1.5's
     widths = (128, 256, 512, 512)
@@ -60,13 +60,13 @@ def random_sd15(tokenizer_of: Backbone, text_width: int = 768) -> Backbone:
 
 
 def random_batch(backbone: Backbone, size: int, phrases: int = 5, side: int | None = None) -> Batch:
-    """A batch of noise with the shapes of a real one.
+    """A random batch of custom portraits.
 
     Args:
-        backbone: gives the shapes, and the device.
-        size: how many portraits.
-        phrases: of each base text.
-        side: of the latents; default: what the UNet was made for.
+        backbone: decides shapes and device.
+        size: B, number of portraits.
+        phrases: number of phrases in each base text.
+        side: height and width of the latents; default: the UNet's ``sample_size``.
     """
     unet, length = backbone.pipe.unet, backbone.pipe.tokenizer.model_max_length
     side, width = side or unet.config.sample_size, unet.config.cross_attention_dim

@@ -1,6 +1,6 @@
-"""The way from the model to the measures where there is a graphics card: nothing is left behind on the processor.
+"""From the model to the measures on a graphics card: no tensor stays on the CPU where it should not.
 
-Whoever runs these tests need not have one: ``pretend_gpu.py`` does as if.
+The device is simulated (``pretend_gpu.py``), so the tests run everywhere.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ from spf_lite.widgets import AttentionExplorer, ControlMapExplorer
 from spf_lite.widgets.explorer_data import attention_items, control_map_items
 
 from ..conftest import load_toy
-from .pretend_gpu import CARD, PretendGpu
+from .pretend_gpu import CUDA, PretendGpu
 
 #: Every loss term at once.
 ALL_TERMS = TrainConfig(
@@ -52,8 +52,8 @@ ALL_TERMS = TrainConfig(
 
 
 @pytest.fixture(autouse=True)
-def card() -> Iterator[None]:
-    """A card for the length of a test. Accelerate remembers the device of a process's first run: it must forget."""
+def cuda() -> Iterator[None]:
+    """A simulated device during each test. Accelerate keeps the device of a process's first run: reset that."""
     AcceleratorState._reset_state(True)
     with PretendGpu():
         yield
@@ -67,23 +67,23 @@ def three(custom_set: CustomSet) -> CustomSet:
     return replace(custom_set, examples=tuple(examples[:3]))
 
 
-def test_a_model_goes_to_the_card_by_itself(toy: Backbone) -> None:
-    assert best_device() == CARD == toy.pipe.device
+def test_a_model_is_loaded_onto_the_device_by_default(toy: Backbone) -> None:
+    assert best_device() == CUDA == toy.pipe.device
     modules = (toy.pipe.unet, toy.pipe.vae, toy.pipe.text_encoder, toy.clip.model)
-    assert {tensor.device for module in modules for tensor in (*module.parameters(), *module.buffers())} == {CARD}
+    assert {tensor.device for module in modules for tensor in (*module.parameters(), *module.buffers())} == {CUDA}
 
 
-def test_portraits_are_drawn_and_coded(backbone: Backbone) -> None:
+def test_portraits_are_sampled_and_encoded(backbone: Backbone) -> None:
     latents = sample(backbone, ["a person"], seeds=[0], steps=2, output_type="latent")
-    assert latents.device == CARD == decode_latents(backbone.pipe, latents).device
+    assert latents.device == CUDA == decode_latents(backbone.pipe, latents).device
     (image,) = sample(backbone, ["a person"], seeds=[0], steps=2)
-    assert encode_images(backbone.pipe, to_tensor([image])).device == CARD
+    assert encode_images(backbone.pipe, to_tensor([image])).device == CUDA
 
 
-def test_a_seed_draws_the_same_portrait_on_either(toy: Backbone, toy_folders: dict[str, Path]) -> None:
+def test_a_seed_gives_the_same_portrait_on_cpu_and_device(toy: Backbone, toy_folders: dict[str, Path]) -> None:
     elsewhere = load(str(toy_folders["v_prediction"]), device="cpu")
-    drawn = [sample(one, ["a person"], seeds=[3], steps=2)[0] for one in (toy, elsewhere)]
-    assert np.array_equal(*map(np.asarray, drawn)), "the noise is the processor's"
+    sampled = [sample(one, ["a person"], seeds=[3], steps=2)[0] for one in (toy, elsewhere)]
+    assert np.array_equal(np.asarray(sampled[0]), np.asarray(sampled[1])), "the noise is made on the CPU"
 
 
 def test_one_step_of_each_stage_by_hand(backbone: Backbone, three: CustomSet) -> None:
@@ -91,19 +91,19 @@ def test_one_step_of_each_stage_by_hand(backbone: Backbone, three: CustomSet) ->
     items = custom_items(backbone, three, enhance=True)
     texts = [(example.base_text, None) for example in three]
     items += reference_items(backbone, texts, reference_latents(backbone, texts, 1, seed=0), items[0])
-    batch = collate(items, [False, False, False, True]).to(CARD)
-    noise, timesteps = torch.randn(batch.latents.shape).to(CARD), torch.tensor([10, 200, 500, 900]).to(CARD)
+    batch = collate(items, [False, False, False, True]).to(CUDA)
+    noise, timesteps = torch.randn(batch.latents.shape).to(CUDA), torch.tensor([10, 200, 500, 900]).to(CUDA)
     naive_step(backbone, batch, noise, timesteps).terms["denoise"].mean().backward()
     with dual_path_step(backbone, batch, noise, timesteps, ALL_TERMS, lambda noisy, _: noisy) as step:
         torch.stack([term.mean() for term in step.terms.values()]).sum().backward()
-    assert {parameter.grad.device for parameter in parameters if parameter.grad is not None} == {CARD}
-    assert step.control is not None and step.control.map.device == CARD
+    assert {parameter.grad.device for parameter in parameters if parameter.grad is not None} == {CUDA}
+    assert step.control is not None and step.control.map.device == CUDA
     tinted(three[0].image, step.control.map[0, 0])
 
 
-def test_averaged_maps_lie_where_they_were_made(toy: Backbone, three: CustomSet) -> None:
+def test_averaged_maps_are_on_the_device(toy: Backbone, three: CustomSet) -> None:
     add_lora(toy.pipe.unet, rank=2)
-    assert averaged_maps(toy, custom_items(toy, three), ALL_TERMS).device == CARD
+    assert averaged_maps(toy, custom_items(toy, three), ALL_TERMS).device == CUDA
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_averaged_maps_lie_where_they_were_made(toy: Backbone, three: CustomSet)
         "spf,gradient_checkpointing=True,gradient_accumulation=3",
     ],
 )
-def test_a_run_is_taken_up_and_its_adapter_fits(
+def test_a_resumed_run_and_its_exported_adapter_are_on_the_device(
     name: str, toy_folders: dict[str, Path], three: CustomSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage2, "SCALE_BATCHES", 1)
@@ -146,14 +146,14 @@ def test_a_run_is_taken_up_and_its_adapter_fits(
         DualPathTrainer(load_toy(toy_folders["epsilon"]), three, config, tmp_path).fit(progress=False, on_step=stop)
     trainer = DualPathTrainer(load_toy(toy_folders["epsilon"]), three, config, tmp_path)
     trainer.fit(resume=True, progress=False)
-    assert {parameter.device for parameter in trainer.parameters} == {CARD}
+    assert {parameter.device for parameter in trainer.parameters} == {CUDA}
     fresh = load_toy(toy_folders["epsilon"])
     load_adapter(fresh.pipe, trainer.export(tmp_path / "adapter"))
-    assert {parameter.device for parameter in fresh.pipe.unet.parameters()} == {CARD}
+    assert {parameter.device for parameter in fresh.pipe.unet.parameters()} == {CUDA}
     sample(fresh, ["a person"], seeds=[0], steps=1)
 
 
-def test_explorers_show_what_is_computed_there(toy: Backbone, three: CustomSet) -> None:
+def test_explorers_take_tensors_from_the_device(toy: Backbone, three: CustomSet) -> None:
     ControlMapExplorer(control_map_items(toy, custom_items(toy, three)[:1], [100, 500])).snapshot()
     AttentionExplorer(attention_items(toy, ["a person"], [0], [100])).snapshot()
 
@@ -163,7 +163,7 @@ def test_a_tuned_model_is_measured(toy: Backbone) -> None:
     assert "CLIP-T" in measure_on(toy, Judge(JudgeNet(width=8)), evaluation_set).estimates()
 
 
-def test_the_judge_is_checked_through_the_cards_autoencoder(toy: Backbone) -> None:
+def test_the_judge_is_checked_through_an_autoencoder_on_the_device(toy: Backbone) -> None:
     assert held_out_accuracy(toy.pipe.vae, Judge(JudgeNet(width=8)), 2)
 
 

@@ -26,7 +26,7 @@ def costs(toy_folders: dict[str, Path]) -> Iterator[list[Cost]]:
         yield measure_costs("tiny", rounds=1)
 
 
-def test_every_variant_has_its_time(costs: list[Cost]) -> None:
+def test_every_variant_is_timed(costs: list[Cost]) -> None:
     assert [line.variant for line in costs] == TRAINING + SAMPLING
     assert {line.model for line in costs} == {"tiny"} and {line.rounds for line in costs} == {1}
     assert all(line.seconds > 0 for line in costs)
@@ -47,7 +47,7 @@ def test_peak_memory_is_measured_for_training_alone(costs: list[Cost]) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the high-water mark is Linux's")
-def test_the_high_water_mark_goes_up_and_is_taken_back() -> None:
+def test_the_high_water_mark_rises_and_is_reset() -> None:
     device = torch.device("cpu")
     cost._reset_peak(device)
     before = cost._peak(device)
@@ -58,7 +58,7 @@ def test_the_high_water_mark_goes_up_and_is_taken_back() -> None:
     assert cost._peak(device) - before < 50
 
 
-def test_lines_and_rows_say_the_same() -> None:
+def test_a_line_and_a_row_give_the_same_figures() -> None:
     lines = [Cost("tiny", "(a)", 0.5, 1.0, 123.4, 2), Cost("tiny", "sampling", 1.25, 2.5, None, 2)]
     assert str(lines[0]).split() == ["tiny", "(a)", "0.500", "s", "1.00", "x", "123", "MB"]
     assert str(lines[1]).split() == ["tiny", "sampling", "1.250", "s", "2.50", "x"]
@@ -84,13 +84,13 @@ def test_two_models_are_another_unet_with_the_same_losses(toy: Backbone, monkeyp
         assert own is not None
         with torch.no_grad():
             for parameter in own.parameters:
-                parameter.fill_(0.2)  # an adapter that says something
+                parameter.fill_(0.2)  # an adapter that changes predictions
         if isinstance(own, cost._TwoModels):
             others.add(own.other)
             assert not {id(p) for p in own.other.parameters()} & {id(p) for p in backbone.pipe.unet.parameters()}
             found = []
-            for witness in (own.reference, lambda: adapters_off(backbone.pipe.unet)):
-                monkeypatch.setattr(type(backbone), "reference", lambda self, witness=witness: witness())
+            for reference in (own.reference, lambda: adapters_off(backbone.pipe.unet)):
+                monkeypatch.setattr(type(backbone), "reference", lambda self, reference=reference: reference())
                 with torch.no_grad(), dual_path_step(backbone, batch, noise, timesteps, config) as step:
                     found.append({name: term.mean().item() for name, term in step.terms.items()})
             pairs.append((found[0], found[1]))

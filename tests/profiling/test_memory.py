@@ -30,7 +30,7 @@ def shapes(toy_folders: dict[str, Path]) -> Backbone:
 
 
 @pytest.mark.parametrize(("variant", "run"), [("plain LoRA", memory._plain), ("dual path", memory._dual)])
-def test_shapes_keep_as_much_as_numbers(
+def test_the_meta_device_saves_as_much_for_backward_as_real_tensors(
     variant: str, run: Callable[[Backbone, int, int], Tensor], shapes: Backbone, toy: Backbone
 ) -> None:
     toy.trainable = Lora(toy.pipe.unet, memory.RANK, seed=0)
@@ -40,7 +40,7 @@ def test_shapes_keep_as_much_as_numbers(
     assert counted == pytest.approx(two - one, rel=0.01)
 
 
-def test_sixteen_bits_keep_as_much_as_real_autocast(shapes: Backbone, toy: Backbone) -> None:
+def test_emulated_autocast_saves_as_much_for_backward_as_the_real_one(shapes: Backbone, toy: Backbone) -> None:
     toy.trainable = Lora(toy.pipe.unet, memory.RANK, seed=0)
 
     def autocast(size: int) -> Tensor:
@@ -48,15 +48,15 @@ def test_sixteen_bits_keep_as_much_as_real_autocast(shapes: Backbone, toy: Backb
             return memory._plain(toy, size, 8)
 
     real = [memory._saved(toy, partial(autocast, size)) for size in (1, 2)]
-    # What it takes to 16 bits is the same on a processor; what it takes back to 32 is less: of ours the loss alone.
+    # On a CPU, autocast computes the same operations in 16 bits as on CUDA, but of ours only the loss in 32.
     counted = []
     for size in (1, 2):
-        with memory._Cheap(torch.bfloat16, high={F.mse_loss}):
+        with memory._LikeCuda(torch.bfloat16, high={F.mse_loss}):
             counted.append(memory._saved(shapes, partial(memory._plain, shapes, size, 8)))
     assert counted == pytest.approx(real, rel=0.03)
 
 
-def test_stable_diffusion_in_parts(toy: Backbone) -> None:
+def test_stable_diffusion_by_cause_variant_and_precision(toy: Backbone) -> None:
     full, half = sd15_on_meta(toy), sd15_on_meta(toy, torch.float16)
     found = {variant: step_memory(full, variant) for variant in VARIANTS}
     unet = 4 * 859_520_964
@@ -67,18 +67,18 @@ def test_stable_diffusion_in_parts(toy: Backbone) -> None:
         assert counted.total(3) - counted.total(1) == 2 * sum(counted.per_portrait.values())
     totals = [found[variant].total() for variant in VARIANTS]
     assert totals == sorted(totals)
-    assert found["dual path"].per_portrait["comparing the paths"] < 0.01 * totals[0], "the witness keeps nothing"
+    assert found["dual path"].per_portrait["comparing the paths"] < 0.01 * totals[0], "the reference path saves nothing"
 
-    # Layers of 16 bits keep less for each portrait; but frozen weights of 32 are copied for the way back.
+    # Layers in 16 bits save less for each portrait, but 16-bit copies of frozen 32-bit weights are saved for backward.
     layers = step_memory(full, "dual path", compute=torch.float16)
     assert 0.8 * unet / 2 < layers.fixed["16-bit copies of weights"] < unet / 2
     assert layers.per_portrait["activations"] < 0.75 * found["dual path"].per_portrait["activations"]
     both = step_memory(half, "dual path", compute=torch.float16)
     assert both.fixed["UNet"] == unet // 2 and both.fixed["16-bit copies of weights"] < 0.01 * unet
-    assert both.fixed["adapter, gradient, AdamW"] == layers.fixed["adapter, gradient, AdamW"], "learns in 32 bits"
+    assert both.fixed["adapter, gradient, AdamW"] == layers.fixed["adapter, gradient, AdamW"], "trained in 32 bits"
 
 
-def test_parts_are_fixed_or_for_each_portrait() -> None:
+def test_parts_are_fixed_or_grow_with_the_batch() -> None:
     counted = StepMemory({"UNet": 100}, {"activations": 7, "enhancement": 2})
     assert counted.parts(3) == {"UNet": 100, "activations": 21, "enhancement": 6}
     assert (counted.total(), counted.total(3)) == (109, 127)

@@ -19,6 +19,7 @@ def test_sizes_are_those_of_stable_diffusion(toy: Backbone) -> None:
     with torch.device("meta"):  # shapes without memory
         made = random_sd15(toy)
     pipe = made.pipe
+    assert made.preview is not None
     # As counted in the published checkpoints of Stable Diffusion 1.5, CLIP ViT-L/14 and TAESD.
     for module, count in (
         (pipe.unet, 859_520_964),
