@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from diffusers import UNet2DConditionModel
 from peft import AdaLoraConfig
@@ -12,8 +10,6 @@ from torch import Tensor
 
 from spf_lite.models.adapters import ADAPTER, CROSS_ATTENTION, check_no_adapter, learned_parameters
 from spf_lite.models.compatibility import check_unet
-from spf_lite.models.errors import BackboneError
-from spf_lite.models.lora_file import Factors
 from spf_lite.models.trainable_base import PeftAdapter
 
 #: What peft's allocator keeps of each entry: its importance, and the running means of importance and uncertainty
@@ -117,7 +113,3 @@ class AdaLora(PeftAdapter):
                 layers[f"{name}.lora_A.weight"] = (module.lora_A[ADAPTER] * module.lora_E[ADAPTER] * scale).detach()
                 layers[f"{name}.lora_B.weight"] = module.lora_B[ADAPTER].detach()
         return layers
-
-    def start_from(self, factors: Mapping[str, Factors]) -> None:
-        """Refused: the importances that ranks are pruned by start with the run, and say nothing of an earlier one."""
-        raise BackboneError("adalora cannot start from an existing LoRA: train a lora, or the weights")

@@ -1,6 +1,6 @@
 """A loaded text-to-image model. Its one UNet serves both paths: with its adapters off it *is* the reference path.
 
-The tiny model and Stable Diffusion 1.5 run the same code; what differs is in
+The tiny model and Stable Diffusion 1.5 run the same code. Their differences are in
 :class:`spf_lite.models.specification.BackboneSpec`.
 
 In the book: :doc:`/02-diffusion`.
@@ -30,7 +30,13 @@ from spf_lite.models.trainable import Trainable
 
 @dataclass
 class Backbone:
-    """A loaded pipeline, its specification, and CLIP (loaded when it is first asked for)."""
+    """A loaded pipeline and what belongs to it.
+
+    Attributes:
+        pipe: diffusers' pipeline; its UNet carries the adapters.
+        spec: what the code needs to know about it.
+        trainable: what a trainer has put on the UNet; None: nothing, or a loaded adapter.
+    """
 
     pipe: StableDiffusionPipeline
     spec: BackboneSpec
@@ -38,12 +44,12 @@ class Backbone:
     trainable: Trainable | None = field(default=None, repr=False)
 
     def reference(self) -> AbstractContextManager[UNet2DConditionModel]:
-        """Gives the untouched UNet: whatever is being trained is taken back for the time."""
+        """A context that gives the untouched UNet: adapters are off, or the original weights swapped in, until exit."""
         return self.trainable.reference() if self.trainable else adapters_off(self.pipe.unet)
 
     @cached_property
     def preview(self) -> AutoencoderTiny | None:
-        """The small decoder for one-step predictions, if the specification names one."""
+        """The small decoder of one-step predictions, if the specification names one. Loaded at first use."""
         if self.spec.preview is None:
             return None
         with no_loading_bars():
@@ -51,21 +57,27 @@ class Backbone:
         return model.requires_grad_(False).eval().to(self.pipe.device)
 
     def decode_preview(self, latents: Tensor) -> Tensor:
-        """Decode scaled latents (B, C, h, w) to images (B, 3, H, W), about in [0, 1], by the cheapest decoder that the
-        specification names: CLIP sees these during training. The gradient flows."""
+        """Decode one-step predictions for CLIP, by the small decoder if there is one.
+
+        Args:
+            latents: scaled, (B, C, h, w).
+
+        Returns:
+            images (B, 3, 8h, 8w), in [0, 1] but for small overshoots; the gradient flows to ``latents``.
+        """
         if self.preview is None:
             return decode_latents(self.pipe, latents)
-        drawn: Tensor = self.preview.decode(latents).sample
-        return drawn / 2 + 0.5
+        decoded: Tensor = self.preview.decode(latents).sample
+        return decoded / 2 + 0.5
 
     @cached_property
     def clip(self) -> Clip:
-        """The CLIP model that measures phrases and portraits."""
+        """The CLIP model of phrase distances and of the enhancement loss. Loaded at first use."""
         return (self._clip or Clip.load(self.spec.clip)).to(self.pipe.device)
 
 
 def best_device() -> torch.device:
-    """This process's graphics card, if there is one."""
+    """This process's graphics card (``LOCAL_RANK`` says which of several), or the processor if there is none."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
@@ -110,6 +122,6 @@ def load(name: str = "tiny", device: str | torch.device | None = None, dtype: to
         module.requires_grad_(False).eval()
         # transformers may have taken the type that its part is stored in, diffusers always takes 32 bits.
         if module.dtype != spec.dtype:
-            torch.nn.Module.to(module, spec.dtype)  # diffusers' own would warn of parts that there are none of
+            torch.nn.Module.to(module, spec.dtype)  # diffusers' own method warns of parts that the model may not have
     resolution = attention_resolution(pipe.unet.config, spec.attention_resolution)
     return Backbone(pipe.to(device), replace(spec, attention_resolution=resolution))

@@ -14,7 +14,7 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from spf_lite.models.quiet import no_loading_bars
 
-#: What PyTorch calls the filters that image processors resize with.
+#: PyTorch's names of the filters that image processors resize with.
 _FILTERS = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
 
 
@@ -27,7 +27,15 @@ def _embedding(output: object) -> Tensor:
 
 @dataclass
 class Clip:
-    """A CLIP model with its tokenizer and what its image processor does to pictures (Radford et al. 2021)."""
+    """A frozen CLIP model with its tokenizer and the settings of its image processor (Radford et al. 2021).
+
+    Attributes:
+        model: float32.
+        tokenizer: of its text tower.
+        mean: of each colour channel, (3, 1, 1), which pictures are normalised by.
+        std: likewise.
+        resample: ``bilinear`` or ``bicubic``, how pictures are resized.
+    """
 
     model: CLIPModel
     tokenizer: CLIPTokenizer
@@ -37,10 +45,13 @@ class Clip:
 
     @classmethod
     def load(cls, source: str) -> Clip:
-        """From a folder or hub id.
+        """Load a model with its tokenizer and image processor.
+
+        Args:
+            source: folder or hub id.
 
         Raises:
-            ValueError: if there is no CLIP model there.
+            ValueError: if there is no CLIP model.
         """
         try:
             with no_loading_bars():
@@ -54,7 +65,7 @@ class Clip:
         return cls(model.eval().requires_grad_(False), tokenizer, mean, std, resample)
 
     def to(self, device: torch.device) -> Clip:
-        """Bring it to a device."""
+        """Move it to a device, in place; returns itself."""
         self.model.to(device)
         self.mean, self.std = self.mean.to(device), self.std.to(device)
         return self
@@ -63,8 +74,8 @@ class Clip:
         """Unit embeddings of pictures.
 
         Args:
-            images: (B, 3, H, W) in [0, 1], any size; resized with antialiasing and normalised, as the model's image
-                processor does it.
+            images: (B, 3, H, W) in [0, 1], any size; they are resized with antialiasing and normalised like the
+                model's image processor does.
 
         Returns:
             (B, width); the gradient flows back to ``images``.
@@ -77,17 +88,24 @@ class Clip:
 
     @torch.no_grad()
     def text_features(self, texts: Sequence[str]) -> Tensor:
-        """Unit embeddings of texts, (N, width)."""
+        """Unit embeddings of N texts, (N, width), without gradient. Longer texts are truncated."""
         tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(self.model.device)
         features = _embedding(self.model.get_text_features(tokens.input_ids, tokens.attention_mask))
         return F.normalize(features, dim=-1)
 
     def phrase_distances(self, phrases: Sequence[str], target: str) -> Tensor:
-        r"""How little each phrase has to do with the target, (P,).
+        r"""Cosine distance of each phrase from the target.
 
         .. math:: D_\mathrm{CLIP}(E_\mathrm{tar}, E_p) = 1 - \cos(E_\mathrm{tar}, E_p)
 
-        Range 0 (the same) to 2. Source: SPF-Portrait (arXiv 2504.00396), the weights of the control map.
+        Source: SPF-Portrait (arXiv 2504.00396), the weights of the phrases in the control map.
+
+        Args:
+            phrases: P phrases of a base text.
+            target: the target text.
+
+        Returns:
+            (P,), from 0 (the same) to 2.
         """
         if not phrases:
             return torch.zeros(0)

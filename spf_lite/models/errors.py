@@ -1,4 +1,4 @@
-"""What can be wrong with a model."""
+"""The error of models and adapters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What mixed precision must not do: reuse a cast of weights that have changed since, or add up a loss in 16 bits."""
+"""Two guards of mixed precision: no stale 16-bit copy of a weight is used, and losses are summed in 32 bits."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from torch.amp.autocast_mode import is_autocast_available
 def forget_casts() -> None:
     """Drop autocast's 16-bit copies of weights.
 
-    Within one autocast context PyTorch casts a trained weight once and keeps the copy. Whoever changes such a weight in
-    place, or takes the copy under ``torch.no_grad``, has to drop the copies, or the next forward pass uses a stale one.
+    Within one autocast context PyTorch casts each trained weight once and reuses the copy. After a weight was changed
+    in place the copy is stale, and a copy that was made under ``torch.no_grad`` passes no gradient on. Call this
+    whenever reference and response path, or two states of the weights, are switched.
     """
     torch.clear_autocast_cache()
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Compute in 32 bits, also inside autocast: losses, their sums and the control map."""
+    """A context that computes in 32 bits, also inside autocast: for losses, their sums and the control map.
+
+    Args:
+        device: that the tensors are on.
+    """
     if not is_autocast_available(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)

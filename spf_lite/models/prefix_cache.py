@@ -1,8 +1,8 @@
-"""What both paths have in common is computed once.
+"""The layers that both paths have in common are computed once.
 
-Up to the first cross-attention layer no text has reached the picture and nothing that is trained has touched it: given
-the same noisy latent and timestep, both paths compute the same there, to the last bit. In a UNet of Stable Diffusion
-1.5's size that stretch holds one of the five dearest self-attentions.
+Before the first cross-attention layer no text enters the UNet and no layer is trained: given the same noisy latent and
+timestep, reference and response path compute the same there, to the last bit. In Stable Diffusion 1.5 this prefix holds
+one of the five self-attentions at the highest resolution, which are the most expensive.
 
 In the book: :doc:`/09-baselines`.
 """
@@ -19,7 +19,11 @@ from torch import Tensor, nn
 
 
 def before_cross_attention(unet: UNet2DConditionModel) -> list[nn.Module]:
-    """The modules that a forward pass goes through before its first cross-attention layer, in order."""
+    """The modules that a forward pass runs before its first cross-attention layer, in order.
+
+    Args:
+        unet: any whose down blocks are ``CrossAttnDownBlock2D`` or ``DownBlock2D``.
+    """
     found: list[nn.Module] = [unet.time_embedding, unet.conv_in]
     for block in unet.down_blocks:
         if not getattr(block, "has_cross_attention", False):
@@ -33,18 +37,18 @@ def before_cross_attention(unet: UNet2DConditionModel) -> list[nn.Module]:
 
 @contextmanager
 def shared_prefix(unet: UNet2DConditionModel) -> Iterator[None]:
-    """Within it, a module before the first cross-attention that is given what it was given before answers as before.
+    """Within it, a module before the first cross-attention returns its last output if its inputs are the same.
 
-    What it is given is compared value by value, so a pass with another latent or timestep is computed anew; and so is
-    everything that holds a weight in training.
+    Inputs are compared value by value, so a pass with another latent or timestep is computed anew. Modules with
+    trainable weights are always computed.
 
     Args:
-        unet: that several passes are made through. Its modules are as they were on exit, whatever happens.
+        unet: that several passes are made through. Its modules are restored at exit, also after an exception.
     """
     modules = [m for m in before_cross_attention(unet) if not any(weight.requires_grad for weight in m.parameters())]
     patched = {module: module.__dict__.get("forward") for module in modules}
     for module in modules:
-        module.forward = _Once(module.forward)
+        module.forward = _CachedForward(module.forward)
     try:
         yield
     finally:
@@ -55,20 +59,20 @@ def shared_prefix(unet: UNet2DConditionModel) -> Iterator[None]:
                 module.forward = earlier
 
 
-class _Once:
-    """A module's forward pass that remembers its last arguments and answer."""
+class _CachedForward:
+    """A module's forward pass with a cache of one entry."""
 
     def __init__(self, forward: Any) -> None:
         self.forward = forward
-        self.known: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-        self.answer: Any = None
+        self.inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self.output: Any = None
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        given = (arguments, options)
-        if self.known is None or not _same(self.known, given):
-            self.answer = self.forward(*arguments, **options)
-            self.known = given
-        return self.answer
+        inputs = (arguments, options)
+        if self.inputs is None or not _same(self.inputs, inputs):
+            self.output = self.forward(*arguments, **options)
+            self.inputs = inputs
+        return self.output
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -76,10 +80,10 @@ def _same(one: Any, other: Any) -> bool:
     if one is other:
         return True
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        # A remembered answer has no gradient to pass on.
+        # A cached output passes no gradient on.
         if other.requires_grad or one.dtype != other.dtype:
             return False
-        if one.is_meta:  # no numbers to compare: what matters is which memory is taken
+        if one.is_meta:  # no values to compare: such passes only count memory
             return one.shape == other.shape
         return torch.equal(one, other)
     if isinstance(one, tuple) and isinstance(other, tuple):

@@ -14,8 +14,8 @@ from transformers.utils import logging as transformers_logging
 def no_loading_bars() -> Iterator[None]:
     """Switch off the progress bars of loading weights while the context lasts; the user's settings come back.
 
-    They are over in a second, stay behind as dead widgets in a rendered notebook, and are noise in a script's output.
-    Downloads, which do take long, keep theirs.
+    Loading takes a second, and its bars stay in a rendered notebook or a script's output for good. Downloads, which
+    take long, keep theirs.
     """
     libraries = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
     # transformers' switch also turns the bars of downloads off and on: set them right after each use of it.

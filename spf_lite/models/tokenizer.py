@@ -24,7 +24,7 @@ class TargetTruncatedError(PromptTooLongError):
 
 
 class Tokenizer(Protocol):
-    """What is needed of a Hugging Face tokenizer: a fast one, which knows its offsets."""
+    """The part of a Hugging Face tokenizer that is used. It has to be a fast one, which gives offsets."""
 
     model_max_length: int
     is_fast: bool
@@ -34,11 +34,11 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenised text, padded to the length that the text encoder takes.
+    """A tokenised text, padded to the text encoder's length L.
 
     Attributes:
         ids: L token ids.
-        offsets: characters ``start <= c < stop`` of each token; (0, 0) for special tokens.
+        offsets: L pairs; token i covers the characters ``start <= c < stop``. Special tokens have (0, 0).
         stop: index of the end token; PAD tokens follow.
     """
 
@@ -49,6 +49,10 @@ class Tokens:
 
 def tokenize(tokenizer: Tokenizer, text: str) -> Tokens:
     """Tokenise a text with offsets.
+
+    Args:
+        tokenizer: a fast one.
+        text: any, also an empty one.
 
     Raises:
         TypeError: if the tokenizer is a slow one, which has no offsets.

@@ -49,7 +49,7 @@ def make_trainable(
     """
     if kind not in KINDS:
         raise ValueError(f"trainable={kind!r}: expected one of {', '.join(KINDS)}")
-    factors = None if start_from is None else _cross_attention_factors(start_from, unet)
+    factors = None if start_from is None else _factors_to_start_from(start_from, unet, kind, rank)
     trained: Trainable
     if kind == "lora":
         trained = Lora(unet, rank, seed)
@@ -62,8 +62,10 @@ def make_trainable(
     return trained
 
 
-def _cross_attention_factors(path: str | Path, unet: UNet2DConditionModel) -> dict[str, Factors]:
-    """An existing LoRA, if it changes nothing but cross-attention."""
+def _factors_to_start_from(path: str | Path, unet: UNet2DConditionModel, kind: str, rank: int) -> dict[str, Factors]:
+    """An existing LoRA, if a kind of training can hold its change. Asked before anything is put on the UNet."""
+    if kind == "adalora":  # ranks are pruned by importances that start with the run
+        raise BackboneError(f"adalora cannot start from {path}: train a lora, or the weights")
     factors = read_lora(path, unet)
     others = [name for name in factors if not name.endswith(CROSS_ATTENTION)]
     if others:
@@ -71,7 +73,15 @@ def _cross_attention_factors(path: str | Path, unet: UNet2DConditionModel) -> di
             f"cannot start from {path}: it changes {len(others)} layers besides cross-attention ({others[0]}), which "
             "are not trained here"
         )
+    if kind == "lora":
+        _check_rank(factors, rank)
     return factors
+
+
+def _check_rank(factors: Mapping[str, Factors], rank: int) -> None:
+    largest = max(len(pair.down) for pair in factors.values())
+    if largest > rank:
+        raise BackboneError(f"cannot start from a LoRA of rank {largest} with rank {rank}: set rank={largest}")
 
 
 class Lora(PeftAdapter):
@@ -95,9 +105,7 @@ class Lora(PeftAdapter):
 
     def start_from(self, factors: Mapping[str, Factors]) -> None:
         """Take the factors as they are. Ranks that they leave free begin as in a new LoRA, with B = 0."""
-        largest = max(len(pair.down) for pair in factors.values())
-        if largest > self.rank:
-            raise BackboneError(f"cannot start from a LoRA of rank {largest} with rank {self.rank}: set rank={largest}")
+        _check_rank(factors, self.rank)
         with torch.no_grad():
             for name, (down, up) in factors.items():
                 layer = self.unet.get_submodule(name)

@@ -11,6 +11,7 @@ from diffusers import UNet2DConditionModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from spf_lite.models.errors import BackboneError
 from spf_lite.models.lora_file import Factors
 from spf_lite.models.precision import forget_casts
 
@@ -57,7 +58,6 @@ class Trainable(ABC):
             ``<layer>.lora_A.weight`` (rank, inputs) and ``<layer>.lora_B.weight`` (outputs, rank), as peft names them.
         """
 
-    @abstractmethod
     def start_from(self, factors: Mapping[str, Factors]) -> None:
         """Begin with the change of an existing LoRA. Call it before the first step.
 
@@ -66,8 +66,9 @@ class Trainable(ABC):
                 unchanged.
 
         Raises:
-            BackboneError: if this way of training cannot hold the change; the message says what would.
+            BackboneError: if this way of training cannot hold the change.
         """
+        raise BackboneError(f"{type(self).__name__} cannot start from an existing LoRA")
 
     @contextmanager
     def using(self, state: dict[str, Tensor]) -> Iterator[None]:

@@ -104,7 +104,7 @@ def test_a_model_like_stable_diffusion_2_loads_trains_and_samples(
     index = json.loads((folder / "model_index.json").read_text())
     index["scheduler"] = ["diffusers", "PNDMScheduler"]
     (folder / "model_index.json").write_text(json.dumps(index))
-    scheduler = PNDMScheduler(prediction_type="v_prediction", beta_schedule="scaled_linear", steps_offset=1)
+    scheduler = PNDMScheduler(prediction_type="v_prediction", skip_prk_steps=True, steps_offset=1)
     scheduler.save_pretrained(folder / "scheduler")
     backbone = load(str(folder))
     assert type(backbone.pipe.scheduler) is PNDMScheduler

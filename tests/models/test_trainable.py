@@ -7,28 +7,23 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
+from safetensors.torch import save_file
 
 from spf_lite.config import KINDS
-from spf_lite.models.backbone import Backbone
+from spf_lite.models.adapters import load_adapter
+from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.errors import BackboneError
 from spf_lite.models.trainable import AdaLora, Trainable, Weights, make_trainable
+
+from .conftest import factors_for, predict, without_grad
 
 STEPS = 12
 
 
-def _draw(toy: Backbone) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    unet = toy.pipe.unet
-    size, width = unet.config.sample_size, unet.config.cross_attention_dim
-    noisy = torch.randn(2, unet.config.in_channels, size, size, generator=generator)
-    hidden = torch.randn(2, 6, width, generator=generator)
-    return unet(noisy, torch.tensor([10, 500]), encoder_hidden_states=hidden).sample
-
-
-def _train(toy: Backbone, trained: Trainable, first: int = 0, last: int = STEPS) -> None:
+def train(toy: Backbone, trained: Trainable, first: int = 0, stop: int = STEPS) -> None:
     optimizer = torch.optim.Adam(trained.parameters, lr=0.01)
-    for step in range(first, last):
-        loss = _draw(toy).square().mean()
+    for step in range(first, stop):
+        loss = predict(toy.pipe.unet).square().mean()
         penalty = trained.penalty()
         optimizer.zero_grad()
         (loss if penalty is None else loss + penalty).backward()
@@ -42,28 +37,24 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def test_the_reference_is_the_untouched_model_to_the_last_bit(toy: Backbone, kind: str) -> None:
-    with torch.no_grad():
-        before = _draw(toy)
+    before = without_grad(toy)
     trained = make_trainable(kind, toy.pipe.unet, rank=4, seed=0, steps=STEPS)
-    _train(toy, trained)
-    with torch.no_grad():
-        tuned = _draw(toy)
-        with trained.reference():
-            again = _draw(toy)
-        back = _draw(toy)
+    train(toy, trained)
+    tuned = without_grad(toy)
+    with trained.reference():
+        again = without_grad(toy)
     assert torch.equal(again, before)
-    assert torch.equal(back, tuned)
+    assert torch.equal(without_grad(toy), tuned)
     assert not torch.allclose(tuned, before, atol=1e-5)
 
 
 def test_the_change_comes_back_after_an_error(toy: Backbone, kind: str) -> None:
     trained = make_trainable(kind, toy.pipe.unet, rank=4, seed=0, steps=STEPS)
-    _train(toy, trained, last=3)
-    with torch.no_grad():
-        tuned = _draw(toy)
-        with pytest.raises(KeyError), trained.reference():
-            raise KeyError
-        assert torch.equal(_draw(toy), tuned)
+    train(toy, trained, stop=3)
+    tuned = without_grad(toy)
+    with pytest.raises(KeyError), trained.reference():
+        raise KeyError
+    assert torch.equal(without_grad(toy), tuned)
 
 
 def test_only_cross_attention_is_trained(toy: Backbone, kind: str) -> None:
@@ -73,44 +64,57 @@ def test_only_cross_attention_is_trained(toy: Backbone, kind: str) -> None:
     assert len(names) == len(trained.parameters)
 
 
-def test_the_export_draws_the_same_in_plain_diffusers(toy: Backbone, kind: str, tmp_path: Path) -> None:
-    untouched = copy.deepcopy(toy.pipe.unet.state_dict())
+def test_the_export_predicts_the_same_in_plain_diffusers(toy: Backbone, kind: str, tmp_path: Path) -> None:
+    untouched = copy.deepcopy(toy.pipe.unet)
     trained = make_trainable(kind, toy.pipe.unet, rank=4, seed=0, steps=STEPS)
-    _train(toy, trained)
-    with torch.no_grad():
-        tuned = _draw(toy)
+    train(toy, trained)
+    tuned = without_grad(toy)
     StableDiffusionPipeline.save_lora_weights(
         tmp_path, unet_lora_layers=convert_state_dict_to_diffusers(trained.lora_layers())
     )
-    fresh = type(toy.pipe.unet).from_config(toy.pipe.unet.config)
-    fresh.load_state_dict(untouched)
-    toy.pipe.unet = fresh.eval()
-    toy.trainable = None
+    toy.pipe.unet, toy.trainable = untouched, None
     toy.pipe.load_lora_weights(tmp_path)
-    with torch.no_grad():
-        assert torch.allclose(_draw(toy), tuned, atol=1e-5)
+    assert torch.allclose(without_grad(toy), tuned, atol=1e-5)
+    load_adapter(toy, tmp_path)
+    assert torch.allclose(without_grad(toy), tuned, atol=1e-5)
 
 
 def test_a_restored_run_goes_on_as_if_nothing_had_happened(toy: Backbone, kind: str) -> None:
     other = Backbone(copy.deepcopy(toy.pipe), toy.spec)
     trained = make_trainable(kind, toy.pipe.unet, rank=4, seed=0, steps=STEPS)
-    _train(toy, trained, last=7)
+    train(toy, trained, stop=7)
     state = {name: value.clone() for name, value in trained.state().items()}
-    _train(toy, trained, first=7)
+    train(toy, trained, first=7)
     resumed = make_trainable(kind, other.pipe.unet, rank=4, seed=1, steps=STEPS)
     resumed.restore(state)
-    _train(other, resumed, first=7)
-    with torch.no_grad():
-        assert torch.equal(_draw(toy), _draw(other))
+    train(other, resumed, first=7)
+    assert torch.equal(without_grad(toy), without_grad(other))
 
 
-def test_adalora_prunes_to_its_budget(toy: Backbone) -> None:
-    trained = make_trainable("adalora", toy.pipe.unet, rank=4, seed=0, steps=STEPS)
+def test_an_earlier_state_is_used_for_a_while(toy: Backbone, kind: str) -> None:
+    trained = make_trainable(kind, toy.pipe.unet, rank=4, seed=0, steps=STEPS)
+    train(toy, trained, stop=3)
+    early = without_grad(toy)
+    state = {name: value.clone() for name, value in trained.state().items()}
+    train(toy, trained, first=3, stop=6)
+    late = without_grad(toy)
+    with trained.using(state):
+        assert torch.equal(without_grad(toy), early)
+    with pytest.raises(KeyError), trained.using(state):
+        raise KeyError
+    assert torch.equal(without_grad(toy), late) and not torch.equal(late, early)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_adalora_prunes_to_its_budget(toy: Backbone, rank: int) -> None:
+    trained = make_trainable("adalora", toy.pipe.unet, rank=rank, seed=0, steps=STEPS)
     assert isinstance(trained, AdaLora)
-    _train(toy, trained)
+    before = without_grad(toy)
+    train(toy, trained)
     entries = torch.cat([p.flatten() for name, p in toy.pipe.unet.named_parameters() if "lora_E" in name])
     layers = sum("lora_E" in name for name, _ in toy.pipe.unet.named_parameters())
-    assert 0 < int((entries != 0).sum()) <= 4 * layers < len(entries)
+    assert 0 < int((entries != 0).sum()) <= rank * layers < len(entries)
+    assert not torch.allclose(without_grad(toy), before, atol=1e-6)
 
 
 def test_weights_keep_a_copy_of_the_trained_layers_alone(toy: Backbone) -> None:
@@ -134,3 +138,52 @@ def test_sixteen_bits_are_for_what_is_frozen(toy: Backbone) -> None:
     lora = make_trainable("lora", toy.pipe.unet, 2, 0, 10)
     assert {parameter.dtype for parameter in lora.parameters} == {torch.float32}
     assert {p.dtype for p in toy.pipe.unet.parameters() if not p.requires_grad} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("kind, rank", [("lora", 5), ("lora", 8), ("weights", 1)])
+def test_a_run_starts_from_an_existing_lora(
+    kind: str, rank: int, toy: Backbone, toy_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Loaded it changes the model as much; the reference is the model without it; and all of it is trained."""
+    state = {name: 0.3 * value for name, value in factors_for(toy.pipe.unet, ("attn2.to_q", "attn2.to_v")).items()}
+    save_file(state, tmp_path / "earlier.safetensors")
+    base = without_grad(toy)
+    loaded = load(str(toy_folders["v_prediction"]))
+    load_adapter(loaded, tmp_path / "earlier.safetensors")
+    trained = make_trainable(kind, toy.pipe.unet, rank, 0, STEPS, start_from=tmp_path / "earlier.safetensors")
+    assert torch.allclose(without_grad(toy), without_grad(loaded), atol=1e-5)
+    assert not torch.allclose(without_grad(toy), base, atol=1e-2)
+    with trained.reference():
+        assert torch.equal(without_grad(toy), base)
+    started = without_grad(toy)
+    before = {name: value.clone() for name, value in trained.state().items()}
+    train(toy, trained, stop=2)
+    assert not torch.allclose(without_grad(toy), started, atol=1e-5)
+    assert not any(torch.equal(value, before[name]) for name, value in trained.state().items()), "all of it is trained"
+
+
+def test_a_start_without_an_adapter_is_what_it_was(toy: Backbone, toy_folders: dict[str, Path], kind: str) -> None:
+    other = load(str(toy_folders["v_prediction"]))
+    one = make_trainable(kind, toy.pipe.unet, 4, 0, STEPS)
+    two = make_trainable(kind, other.pipe.unet, 4, 0, STEPS, start_from=None)
+    for p, q in zip(one.parameters, two.parameters, strict=True):
+        assert torch.equal(p, q)
+
+
+def test_a_start_that_cannot_be_held_is_refused_before_anything_is_changed(toy: Backbone, tmp_path: Path) -> None:
+    unet = toy.pipe.unet
+    save_file(factors_for(unet, ("attn2.to_q",), rank=4), tmp_path / "cross.safetensors")
+    save_file(factors_for(unet, ("attn1.to_q", "attn2.to_q")), tmp_path / "all.safetensors")
+    for kind, rank, name, message in (
+        ("lora", 8, "all.safetensors", "it changes 4 layers besides cross-attention"),
+        ("weights", 8, "all.safetensors", "it changes 4 layers besides cross-attention"),
+        ("lora", 8, "nowhere", "no adapter in .*nowhere"),
+        ("adalora", 8, "cross.safetensors", "adalora cannot start from .*: train a lora, or the weights"),
+        ("lora", 4, "cross.safetensors", "a LoRA of rank 7 with rank 4: set rank=7"),
+    ):
+        with pytest.raises(BackboneError, match=message):
+            make_trainable(kind, unet, rank, 0, STEPS, start_from=tmp_path / name)
+        assert not hasattr(unet, "peft_config")
+    trained = make_trainable("adalora", unet, 4, 0, STEPS)
+    with pytest.raises(BackboneError, match="AdaLora cannot start from an existing LoRA"):
+        trained.start_from({})
