@@ -1,8 +1,8 @@
-"""Everything frozen is computed once, before the first step: portraits to latents, texts to embeddings, CLIP distances.
+"""Pre-encoded examples: portraits as latents, texts as embeddings, and their CLIP distances.
 
-What comes out are items (:class:`spf_lite.data.batch.Item`): those of the custom set, and those of the reference
-portraits, which the reference model samples before stage 2. Every text and every size is checked first, so nothing that
-a custom set has wrong is found later than here.
+Everything that frozen models compute is computed once: for the custom set before the first step, for the reference
+portraits, which the reference model samples, before stage 2. Every text and every size, those of reference texts
+included, is checked before the first portrait is encoded.
 
 In the book: :doc:`/06-dual-path`.
 """
@@ -157,7 +157,7 @@ def _report(custom_set: CustomSet, pixels: Sequence[Size]) -> None:
     )
     if small:
         logger.warning(
-            "%d of %d portraits have fewer pixels than the model draws: they are enlarged, and it learns their blur",
+            "%d of %d portraits have fewer pixels than the model generates: they are enlarged and stay blurred",
             small,
             len(custom_set),
         )

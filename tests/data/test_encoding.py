@@ -117,7 +117,7 @@ def test_enlarging_is_said(toy: Backbone, custom_set: CustomSet, caplog: pytest.
     assert not caplog.records
     custom_items(toy, in_sizes(custom_set, (64, 64), (40, 40)))
     assert [entry.message.split(":")[0] for entry in caplog.records] == [
-        "1 of 2 portraits have fewer pixels than the model draws"
+        "1 of 2 portraits have fewer pixels than the model generates"
     ]
 
 
