@@ -82,6 +82,13 @@ def _texts(backbone: Backbone, pairs: Sequence[PromptPair]) -> list[tuple[Tensor
     return [tuple(encoded[tuple(ids.tolist())] for ids in (pair.base_ids, pair.complete_ids)) for pair in pairs]  # type: ignore[misc]
 
 
+@torch.no_grad()
+def _preview_features(backbone: Backbone, latents: Tensor) -> Tensor:
+    """CLIP embeddings of portraits (B, C, h, w), decoded as one-step predictions are: both have its artefacts."""
+    preview = backbone.decode_preview(latents.to(backbone.pipe.device))
+    return backbone.clip.image_features(preview.float().clamp(0, 1)).cpu()
+
+
 def _distances(backbone: Backbone, pair: PromptPair) -> Tensor:
     return backbone.clip.phrase_distances([phrase.text for phrase in pair.phrases], pair.target_text).cpu()
 
@@ -111,19 +118,17 @@ def custom_items(backbone: Backbone, custom_set: CustomSet, enhance: bool = Fals
     pixels = [(height * pipe.vae_scale_factor, width * pipe.vae_scale_factor) for height, width in sizes]
     _report(custom_set, pixels)
 
+    features: dict[int, Tensor] = {}
+
     def encoded(part: list[int]) -> Tensor:
-        return encode_images(pipe, to_tensor([fit(custom_set[i].image, pixels[i]) for i in part])).cpu()
+        latents = encode_images(pipe, to_tensor([fit(custom_set[i].image, pixels[i]) for i in part])).cpu()
+        if enhance:
+            features.update(zip(part, _preview_features(backbone, latents), strict=True))
+        return latents
 
     latents = _by_group(sizes, encoded)
-
-    @torch.no_grad()
-    def seen_by_clip(part: list[int]) -> Tensor:
-        # By the decoder of the one-step predictions, so that both are compared through the same decoder.
-        preview = backbone.decode_preview(torch.stack([latents[i] for i in part]).to(pipe.device))
-        return backbone.clip.image_features(preview.float().clamp(0, 1)).cpu()
-
     target = backbone.clip.text_features([target_text])[0].cpu()
-    portraits = _by_group(sizes, seen_by_clip) if enhance else [target] * len(latents)
+    portraits = [features.get(i, target) for i in range(len(latents))]
     regions = [
         None if e.mask is None else region_of(to_tensor([crop_to(e.mask, size)]), size)
         for e, size in zip(custom_set, sizes, strict=True)

@@ -72,7 +72,12 @@ def test_square_portraits_are_encoded_as_they_always_were(toy: Backbone, custom_
     twice = CustomSet(custom_set.folder, custom_set.examples * 2, "")
     images = to_tensor([example.image for example in twice], 64)
     latents = torch.cat([encode_images(toy.pipe, part) for part in images.split(8)])
-    assert torch.equal(torch.stack([single.latents for single in custom_items(toy, twice)]), latents)
+    with torch.no_grad():
+        previews = [toy.decode_preview(part).float().clamp(0, 1) for part in latents.split(8)]
+        features = torch.cat([toy.clip.image_features(part) for part in previews])
+    items = custom_items(toy, twice, enhance=True)
+    assert torch.equal(torch.stack([single.latents for single in items]), latents)
+    assert torch.equal(torch.stack([single.portrait_features for single in items]), features), "to the last bit"
 
 
 def in_sizes(custom_set: CustomSet, *sizes: tuple[int, int]) -> CustomSet:
