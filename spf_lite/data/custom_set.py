@@ -84,7 +84,8 @@ class LoadReport:
     def __str__(self) -> str:
         """Such as "48 portraits: 3 rotated by EXIF, 2 composed on white, 5 cropped from non-square"."""
         done = ", ".join(f"{count} {what}" for what, count in self.treatments.items())
-        return f"{self.portraits} portraits: {done or 'taken as they are'}"
+        portraits = "1 portrait" if self.portraits == 1 else f"{self.portraits} portraits"
+        return f"{portraits}: {done or 'taken as they are'}"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spf_lite.data.batch import Item, by_size
+from spf_lite.data.captions import occurrences
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.geometry import Size, buckets, crop_to, fit, nearest_bucket
 from spf_lite.data.prompts import PromptPair, encode_pair
@@ -66,10 +67,13 @@ def check_texts(backbone: Backbone, texts: ReferenceTexts, target_text: str, pla
         places: file and line of each; empty: they come from no file.
 
     Raises:
-        PromptError: if a text is empty or too long, or a phrase does not stand in it.
+        PromptError: if a text is empty, too long or holds the target, or a phrase does not stand in it.
     """
     for number, (text, replaces) in enumerate(texts):
-        _pair(backbone, text, target_text, replaces, where=places[number] if places else f"reference text {number + 1}")
+        where = places[number] if places else f"reference text {number + 1}"
+        _pair(backbone, text, target_text, replaces, where=where)
+        if occurrences(text, target_text):
+            raise PromptError(f"{where}: {text!r} already holds the target {target_text!r}")
 
 
 def _texts(backbone: Backbone, pairs: Sequence[PromptPair]) -> list[tuple[Tensor, Tensor]]:
