@@ -84,7 +84,8 @@ class LoadReport:
     def __str__(self) -> str:
         """Such as "48 portraits: 3 rotated by EXIF, 2 composed on white, 5 cropped from non-square"."""
         done = ", ".join(f"{count} {what}" for what, count in self.treatments.items())
-        return f"{self.portraits} portraits: {done or 'taken as they are'}"
+        portraits = "1 portrait" if self.portraits == 1 else f"{self.portraits} portraits"
+        return f"{portraits}: {done or 'taken as they are'}"
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class CustomSet:
             repair: whether a target inside a base text is taken out of it, instead of refused.
 
         Raises:
-            CustomSetError: if a text or an image is missing, damaged, incomplete or means something else than it says.
+            CustomSetError: if a text or an image is missing, damaged, incomplete, or the base text holds the target.
         """
         if captions not in CAPTIONS:
             raise CustomSetError(f"captions={captions!r}: expected one of {', '.join(CAPTIONS)}")
@@ -198,7 +199,7 @@ def _option(name: str, value: str | None) -> str | None:
 
 
 def _lines(folder: Path, captions: str, digest: hashlib._Hash) -> Iterator[Line]:
-    """Whatever says what the portraits show; its bytes go into the digest."""
+    """The entry of each portrait, from the metadata or the captions; the bytes of these files go into the digest."""
     table = folder / "metadata.csv"
     jsonl = folder / CAPTION_FILES.get(captions, "")
     if captions == "named" and jsonl.exists() and table.exists():
@@ -239,7 +240,7 @@ def _read_pictures(
 
 
 def _shaped(image: Image.Image, shape: str) -> tuple[Image.Image, list[str]]:
-    """Cropped, if asked, and small enough to be kept in memory; and what was done."""
+    """The picture, cropped if the shape is ``square``, and reduced for memory; and the treatments."""
     cropped = crop_to(image, (1, 1)) if shape == "square" else image
     reduced = reduce_to_memory(cropped)
     done = ["cropped from non-square"] if cropped.size != image.size else []

@@ -1,8 +1,8 @@
-"""Everything frozen is computed once, before the first step: portraits to latents, texts to embeddings, CLIP distances.
+"""Pre-encoded examples: portraits as latents, texts as embeddings, and their CLIP distances.
 
-What comes out are items (:class:`spf_lite.data.batch.Item`): those of the custom set, and those of the reference
-portraits, which the reference model samples before stage 2. Every text and every size is checked first, so nothing that
-a custom set has wrong is found later than here.
+Everything that frozen models compute is computed once: for the custom set before the first step, for the reference
+portraits, which the reference model samples, before stage 2. Every text and every size, those of reference texts
+included, is checked before the first portrait is encoded.
 
 In the book: :doc:`/06-dual-path`.
 """
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spf_lite.data.batch import Item, by_size
+from spf_lite.data.captions import occurrences
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.geometry import Size, buckets, crop_to, fit, nearest_bucket
 from spf_lite.data.prompts import PromptPair, encode_pair
@@ -66,10 +67,13 @@ def check_texts(backbone: Backbone, texts: ReferenceTexts, target_text: str, pla
         places: file and line of each; empty: they come from no file.
 
     Raises:
-        PromptError: if a text is empty or too long, or a phrase does not stand in it.
+        PromptError: if a text is empty, too long or holds the target, or a phrase does not stand in it.
     """
     for number, (text, replaces) in enumerate(texts):
-        _pair(backbone, text, target_text, replaces, where=places[number] if places else f"reference text {number + 1}")
+        where = places[number] if places else f"reference text {number + 1}"
+        _pair(backbone, text, target_text, replaces, where=where)
+        if occurrences(text, target_text):
+            raise PromptError(f"{where}: {text!r} already holds the target {target_text!r}")
 
 
 def _texts(backbone: Backbone, pairs: Sequence[PromptPair]) -> list[tuple[Tensor, Tensor]]:
@@ -80,6 +84,13 @@ def _texts(backbone: Backbone, pairs: Sequence[PromptPair]) -> list[tuple[Tensor
         rows = encode_text(backbone.pipe, part).cpu()
         encoded |= {tuple(ids.tolist()): row for ids, row in zip(part, rows, strict=True)}
     return [tuple(encoded[tuple(ids.tolist())] for ids in (pair.base_ids, pair.complete_ids)) for pair in pairs]  # type: ignore[misc]
+
+
+@torch.no_grad()
+def _preview_features(backbone: Backbone, latents: Tensor) -> Tensor:
+    """CLIP embeddings of portraits (B, C, h, w), decoded as one-step predictions are: both have its artefacts."""
+    preview = backbone.decode_preview(latents.to(backbone.pipe.device))
+    return backbone.clip.image_features(preview.float().clamp(0, 1)).cpu()
 
 
 def _distances(backbone: Backbone, pair: PromptPair) -> Tensor:
@@ -111,19 +122,17 @@ def custom_items(backbone: Backbone, custom_set: CustomSet, enhance: bool = Fals
     pixels = [(height * pipe.vae_scale_factor, width * pipe.vae_scale_factor) for height, width in sizes]
     _report(custom_set, pixels)
 
+    features: dict[int, Tensor] = {}
+
     def encoded(part: list[int]) -> Tensor:
-        return encode_images(pipe, to_tensor([fit(custom_set[i].image, pixels[i]) for i in part])).cpu()
+        latents = encode_images(pipe, to_tensor([fit(custom_set[i].image, pixels[i]) for i in part])).cpu()
+        if enhance:
+            features.update(zip(part, _preview_features(backbone, latents), strict=True))
+        return latents
 
     latents = _by_group(sizes, encoded)
-
-    @torch.no_grad()
-    def seen_by_clip(part: list[int]) -> Tensor:
-        # By the decoder of the one-step predictions, so that both are compared through the same decoder.
-        preview = backbone.decode_preview(torch.stack([latents[i] for i in part]).to(pipe.device))
-        return backbone.clip.image_features(preview.float().clamp(0, 1)).cpu()
-
     target = backbone.clip.text_features([target_text])[0].cpu()
-    portraits = _by_group(sizes, seen_by_clip) if enhance else [target] * len(latents)
+    portraits = [features.get(i, target) for i in range(len(latents))]
     regions = [
         None if e.mask is None else region_of(to_tensor([crop_to(e.mask, size)]), size)
         for e, size in zip(custom_set, sizes, strict=True)
@@ -157,7 +166,7 @@ def _report(custom_set: CustomSet, pixels: Sequence[Size]) -> None:
     )
     if small:
         logger.warning(
-            "%d of %d portraits have fewer pixels than the model draws: they are enlarged, and it learns their blur",
+            "%d of %d portraits have fewer pixels than the model generates: they are enlarged and stay blurred",
             small,
             len(custom_set),
         )

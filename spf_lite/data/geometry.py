@@ -1,7 +1,7 @@
 """The shape of portraits: cropped to a square, or kept near their own aspect ratio in one of a few *buckets*.
 
-Nothing is ever squashed: a picture is cropped around its centre to the shape that is wanted, then resized. Its mask is
-cropped by the very same box.
+Pictures keep their proportions: they are cropped around the centre to the new aspect ratio, then resized. A mask is
+cropped by the same box as its picture.
 
 A bucket is a size of latents whose longer side is the model's own and whose shorter side is at least half of it. So no
 bucket takes more memory than the square, and each has the cross-attention layers that are recorded, which are chosen by

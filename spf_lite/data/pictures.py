@@ -109,7 +109,7 @@ def _decode(content: bytes, color: tuple[int, int, int], background: str) -> Pic
     treatments = []
     with Image.open(io.BytesIO(content)) as opened:
         kind, stored_size = opened.format, opened.size
-        orientation = opened.getexif().get(Tag.Orientation, 1)  # asked before loading: TIFF turns itself, then forgets
+        orientation = opened.getexif().get(Tag.Orientation, 1)  # TIFF applies and drops it on loading
         opened.load()
         # A phone's MPO holds a depth map or a second view besides the picture: that is no animation.
         if getattr(opened, "is_animated", False) and kind != "MPO":
@@ -140,7 +140,7 @@ def _decode(content: bytes, color: tuple[int, int, int], background: str) -> Pic
 
 
 def _opacity(image: Image.Image) -> Image.Image | None:
-    """The alpha channel, mode L, whatever way the file says it; None if everything is opaque."""
+    """The alpha channel, a palette's transparency or a transparent colour as mode L; None if everything is opaque."""
     key = image.info.get("transparency")
     if image.mode.startswith("I;16"):
         if not isinstance(key, int):

@@ -1,10 +1,12 @@
-"""From texts to tokens: which token belongs to which phrase, and which token of one prompt stands for which of another.
+"""From texts to tokens: which tokens make up a phrase, and which tokens of base and complete text correspond.
 
-The *base text* is the prompt without the target; the *complete text* is the base text with the target added, or put in
-the place of the phrase that it replaces. Both paths of the method are compared token by token, so the pair must be
-aligned: every token of the base text has its counterpart in the complete text, and so do the start, end and PAD tokens.
+The *base text* is the prompt without the target. The *complete text* is the base text with the target added, or put in
+the place of the phrase that it replaces. The method compares both paths token by token, so the two texts are aligned:
+a token of the base text is paired with its counterpart in the complete text, and so are start, end and PAD tokens.
 
 All spans come from the tokenizer's offsets, never from counting characters or words.
+
+Source: SPF-Portrait (arXiv 2504.00396), which compares the attention maps of base tokens and PAD tokens.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from spf_lite.models.tokenizer import (
 
 
 class PhraseNotFoundError(PromptError):
-    """A phrase that does not stand in the base text."""
+    """A phrase is not part of the base text."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def _span(tokens: Tokens, text: str, start: int, stop: int) -> Span:
 
 
 def split_phrases(base_text: str) -> list[str]:
-    """The default phrases of a base text: what stands between its commas."""
+    """The default phrases of a base text: its comma-separated parts."""
     return [base_text[start:stop] for start, stop in _between_commas(base_text)]
 
 
@@ -97,9 +99,10 @@ def _between_commas(base_text: str) -> list[tuple[int, int]]:
 
 
 def _find(base_text: str, phrase: str, after: int) -> int:
-    """Where a phrase begins: as a whole between two commas, or else as whole words, or else anywhere; -1: nowhere.
+    """Index of a phrase's first character at or after ``after``; -1: it is not there.
 
-    The "a" of "red hair, a" is not the one in "hair".
+    A phrase between two commas comes first, then whole words, then any match: for "a", "red hair, a" gives the last
+    word, not a letter of "hair".
     """
     if not phrase:
         return -1
@@ -111,7 +114,8 @@ def _find(base_text: str, phrase: str, after: int) -> int:
 
 
 def _locate(base_text: str, phrases: Sequence[str]) -> list[tuple[int, int]]:
-    """Characters of each phrase, in order of appearance: a phrase that is listed twice is found twice."""
+    """Start and stop character of each phrase. A phrase that is listed twice is looked up twice, the second time after
+    the first."""
     places: list[tuple[int, int]] = []
     after: dict[str, int] = {}
     for phrase in phrases:
@@ -183,9 +187,9 @@ def encode_pair(
 
 
 def _align(base: Tokens, complete: Tokens, cut: tuple[int, int], shift: int) -> tuple[tuple[int, int], ...]:
-    """Match tokens by their characters: those before the cut stay, those after it have moved by ``shift``.
+    """Pair tokens by their characters: those before the cut keep their place, those after it move by ``shift``.
 
-    A token that the cut splits, or that its new neighbour changes, has no counterpart and is left out.
+    A token that the cut splits, or that the tokenizer merges with its new neighbour, has no counterpart.
     """
     at = {
         (complete.offsets[i], complete.ids[i], _rank(complete.offsets, i)): i for i in range(1, complete.stop)

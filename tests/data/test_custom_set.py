@@ -159,7 +159,7 @@ def test_the_report_counts_what_was_done(phone: Path, caplog: pytest.LogCaptureF
     said = "4 portraits: 1 rotated by EXIF, 2 cropped from non-square, 1 composed on white"
     assert [entry.message for entry in caplog.records] == [said] == [str(loaded.report)]
     write(phone, GOOD)
-    assert str(CustomSet.load(phone).report) == "1 portraits: taken as they are"
+    assert str(CustomSet.load(phone).report) == "1 portrait: taken as they are"
 
 
 def test_portraits_are_cropped_to_a_square_or_kept_for_buckets(phone: Path) -> None:

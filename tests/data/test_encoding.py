@@ -72,7 +72,12 @@ def test_square_portraits_are_encoded_as_they_always_were(toy: Backbone, custom_
     twice = CustomSet(custom_set.folder, custom_set.examples * 2, "")
     images = to_tensor([example.image for example in twice], 64)
     latents = torch.cat([encode_images(toy.pipe, part) for part in images.split(8)])
-    assert torch.equal(torch.stack([single.latents for single in custom_items(toy, twice)]), latents)
+    with torch.no_grad():
+        previews = [toy.decode_preview(part).float().clamp(0, 1) for part in latents.split(8)]
+        features = torch.cat([toy.clip.image_features(part) for part in previews])
+    items = custom_items(toy, twice, enhance=True)
+    assert torch.equal(torch.stack([single.latents for single in items]), latents)
+    assert torch.equal(torch.stack([single.portrait_features for single in items]), features), "to the last bit"
 
 
 def in_sizes(custom_set: CustomSet, *sizes: tuple[int, int]) -> CustomSet:
@@ -117,7 +122,7 @@ def test_enlarging_is_said(toy: Backbone, custom_set: CustomSet, caplog: pytest.
     assert not caplog.records
     custom_items(toy, in_sizes(custom_set, (64, 64), (40, 40)))
     assert [entry.message.split(":")[0] for entry in caplog.records] == [
-        "1 of 2 portraits have fewer pixels than the model draws"
+        "1 of 2 portraits have fewer pixels than the model generates"
     ]
 
 
@@ -135,7 +140,7 @@ def test_every_text_is_checked_before_anything_is_encoded(
         custom_items(toy, CustomSet(custom_set.folder, custom_set.examples, "", references, lines))
     with pytest.raises(EmptyTextError, match="reference text 2: the base text is empty"):
         check_texts(toy, [("a man", None), (" ", None)], "sunglasses")
-    for texts in ([(long, None)], [("a man", "a hat")]):
+    for texts in ([(long, None)], [("a man", "a hat")], [("a man, Sunglasses", None)]):
         with pytest.raises(PromptError, match="^reference text 1: "):
             DualPathTrainer(toy, custom_set, TrainConfig(), reference_texts=texts)
 

@@ -1,5 +1,6 @@
 import unicodedata
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -7,8 +8,16 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from spf_lite.data.prompts import PhraseNotFoundError, PromptPair, Span, encode_pair, split_phrases
-from spf_lite.models.tokenizer import EmptyTextError, PromptTooLongError, TargetTruncatedError, check_length
+from spf_lite.models.tokenizer import (
+    EmptyTextError,
+    PromptError,
+    PromptTooLongError,
+    TargetTruncatedError,
+    check_length,
+)
 from spf_lite.pretrain.text import build_tokenizer
+
+from .strategies import prompt_pairs
 
 BASE = "a person, red curly hair, blue hoodie, gray background"
 TOKENIZER = build_tokenizer()
@@ -215,3 +224,16 @@ def test_nothing_is_cut_off_silently(count: int) -> None:
             with pytest.raises(PromptTooLongError) as raised:
                 refused()
             assert raised.type is PromptTooLongError, "it is the base text that is too long"
+
+
+@settings(max_examples=300, deadline=None)
+@given(arguments=prompt_pairs())
+def test_any_arguments_make_a_pair_or_a_prompt_error(arguments: dict[str, Any]) -> None:
+    try:
+        pair = encode_pair(TOKENIZER, **arguments)
+    except PromptError as error:
+        assert str(error)
+    else:
+        check(pair)
+        assert pair.target_text in pair.complete_text and pair.base_text == arguments["base_text"].strip()
+        assert all(phrase.text in pair.base_text for phrase in pair.phrases)
