@@ -13,13 +13,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 import spf_lite
-from spf_lite.models.adapters import load_adapter
+from spf_lite.cli.threads import set_thread_policy
 from spf_lite.paths import DATA_SAMPLES
 from spf_lite.tiny_world.portraits import TARGETS
 
 
 def main() -> None:
     """Train, export, load and sample with what the package brings along."""
+    set_thread_policy(threads=1)
+    from spf_lite.models.adapters import load_adapter  # imports torch
+
     package = Path(spf_lite.__file__).parent
     assert "site-packages" in package.parts, f"{package} is not an installed package"
     assert version("spf-lite") == spf_lite.__version__
@@ -35,7 +38,12 @@ def main() -> None:
         trainer = spf_lite.DualPathTrainer(spf_lite.load("tiny"), custom_set, config, folder)
         trainer.fit()
         adapter = trainer.export(Path(folder) / "adapter")
-        command = [str(Path(sys.executable).parent / "spf-lite"), "sample", "a person", str(Path(folder) / "portrait.png")]
+        command = [
+            str(Path(sys.executable).parent / "spf-lite"),
+            "sample",
+            "a person",
+            str(Path(folder) / "portrait.png"),
+        ]
         subprocess.run([*command, "--adapter", str(adapter), "--seeds", "0", "--steps", "2"], check=True)
         assert (Path(folder) / "portrait.png").is_file()
     sys.stdout.write(f"spf-lite {spf_lite.__version__} works where it is installed\n")
