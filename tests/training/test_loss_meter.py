@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spf_lite.method.dual_path import Term
-from spf_lite.training.loss_meter import BINS, LossMeter, TrainingDivergedError
+from spf_lite.training.loss_meter import LossMeter, TrainingDivergedError
 
 LAST = 1000
 
@@ -27,7 +27,6 @@ def test_the_ranges_of_timesteps_are_equal_and_empty_ones_are_none() -> None:
     edges = [0, 249, 250, 500, 999]
     tally.add(0, {"denoise": term([1, 3, 10, 20, 40], [True] * 4 + [False])}, torch.tensor(edges))
     assert tally.by_timestep() == {"denoise": [2, 10, 20, None]}
-    assert BINS == 4
 
 
 def test_cutting_a_batch_into_parts_changes_nothing() -> None:
