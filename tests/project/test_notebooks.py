@@ -10,6 +10,8 @@ import nbformat
 import pytest
 import yaml
 
+import spf_lite
+
 BOOK = Path(__file__).parents[2] / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 #: Calls whose result a cell shows as a picture.
@@ -48,9 +50,10 @@ def test_the_table_of_contents_names_every_notebook() -> None:
 
 def _called(module: str) -> list[str]:
     """A module's own name, and the short names of what it is imported for."""
-    package = importlib.import_module(module.rsplit(".", 1)[0])
-    short = [name for name in package.__all__ if _home(package, name) == module] if hasattr(package, "__all__") else []
-    return [module, *(f"{package.__name__}.{name}" for name in short), *(f"{name}(" for name in short)]
+    packages = (spf_lite, importlib.import_module(module.rsplit(".", 1)[0]))
+    given = [(package, name) for package in packages for name in getattr(package, "__all__", [])]
+    short = [(package, name) for package, name in given if _home(package, name) == module]
+    return [module, *(f"{package.__name__}.{name}" for package, name in short), *(f"{name}(" for _, name in short)]
 
 
 def _home(package: ModuleType, name: str) -> str:
