@@ -1,4 +1,4 @@
-"""Chapters are tested by nbval; what `make book` ran is not run again."""
+"""nbval tests the chapters; what `make book` executed is not run again."""
 
 from collections.abc import Generator
 from pathlib import Path

@@ -3,6 +3,8 @@
 * The public address is read from ``pyproject.toml``, the only place where it stands.
 * Chapters are executed side by side (``chapters.py``) and cached under a key that is a hash of the library and the
   weights (``execution_key.py``).
+* The library's pages list every public module (``api_pages.py``), and names of other libraries lead to their pages
+  without a network at build time (``references.py``).
 * Figures are served as WebP, which takes a quarter of what their PNG takes.
 * anywidget's script for static pages is copied out of the installed Python package; pages open cleanly as files, too.
 """
@@ -20,8 +22,10 @@ from spf_lite.cli.threads import set_thread_policy
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
+from api_pages import expand
 from chapters import execute_missing
 from execution_key import ROOT, cache_folder, digest
+from references import write_inventories
 
 #: What a rendered page depends on, besides those.
 PAGE = ("book/_assets/*", "book/_ext/*.py", "pyproject.toml")
@@ -42,6 +46,7 @@ def configure(app: Sphinx, config: Config) -> None:
         "repository_url": public_address(),
     }
     config.nb_execution_cache_path = str(cache_folder(Path(app.outdir).parent))
+    config.intersphinx_mapping = write_inventories(Path(app.outdir).parent / ".inventories")
     config.spf_inputs = digest(PAGE)
 
 
@@ -79,5 +84,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     set_thread_policy(threads=1)  # the kernels of chapters inherit it
     app.connect("config-inited", configure)
     app.connect("env-before-read-docs", execute_missing)
+    app.connect("source-read", expand)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -10,7 +10,11 @@ from playwright.sync_api import Browser
 from tests.browser.conftest import Watched
 
 HTML = Path(__file__).parents[2] / "_build" / "html"
-TOC = [path.name for path in sorted(HTML.glob("*.html")) if path.stem not in ("search", "py-modindex")]
+TOC = [
+    path.relative_to(HTML).as_posix()
+    for path in sorted([*HTML.glob("*.html"), *HTML.glob("api/*.html")])
+    if path.stem not in ("search", "py-modindex")
+]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,13 +13,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 import spf_lite
-from spf_lite.models.adapters import load_adapter
+from spf_lite.cli.threads import set_thread_policy
 from spf_lite.paths import DATA_SAMPLES
 from spf_lite.tiny_world.portraits import TARGETS
 
 
 def main() -> None:
     """Train, export, load and sample with what the package brings along."""
+    set_thread_policy(threads=1)
+    from spf_lite.models.adapters import load_adapter  # imports torch
+
     package = Path(spf_lite.__file__).parent
     assert "site-packages" in package.parts, f"{package} is not an installed package"
     assert version("spf-lite") == spf_lite.__version__

@@ -1,12 +1,16 @@
 """Chapters are kept tidy: no stored outputs, real alt text, stable ids, nothing that ties them to one machine."""
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 import pytest
 import yaml
+
+import spf_lite
 
 BOOK = Path(__file__).parents[2] / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
@@ -44,13 +48,27 @@ def test_the_table_of_contents_names_every_notebook() -> None:
         assert list(BOOK.glob(f"{page}.*")), f"{page} is in the table of contents but not in the book"
 
 
+def _called(module: str) -> list[str]:
+    """A module's own name, and the short names of what it is imported for."""
+    packages = (spf_lite, importlib.import_module(module.rsplit(".", 1)[0]))
+    given = [(package, name) for package in packages for name in getattr(package, "__all__", [])]
+    short = [(package, name) for package, name in given if _home(package, name) == module]
+    return [module, *(f"{package.__name__}.{name}" for package, name in short), *(f"{name}(" for _, name in short)]
+
+
+def _home(package: ModuleType, name: str) -> str:
+    return str(getattr(getattr(package, name), "__module__", ""))
+
+
 def test_library_and_chapters_point_at_each_other() -> None:
     linked = set()
-    for module in (BOOK.parent / "spf_lite").glob("*.py"):
+    for module in (BOOK.parent / "spf_lite").rglob("*.py"):
+        dotted = ".".join(module.relative_to(BOOK.parent).with_suffix("").parts)
         for name in LINK.findall(module.read_text(encoding="utf-8")):
             chapter = BOOK / f"{name}.ipynb"
-            assert chapter.exists(), f"{module.name} points at {name}, which is not there"
-            assert f"spf_lite.{module.stem}" in chapter.read_text(encoding="utf-8"), f"{name} is silent about {module}"
+            assert chapter.exists(), f"{dotted} points at {name}, which is not there"
+            text = chapter.read_text(encoding="utf-8")
+            assert any(called in text for called in _called(dotted)), f"{name} is silent about {dotted}"
             linked.add(name)
     chapters = {path.stem for path in NOTEBOOKS if re.match(r"\d\d-", path.stem)}
     assert chapters - linked <= {"10-ablations"}, "a chapter that no module points at"

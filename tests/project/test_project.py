@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+import spf_lite
+from spf_lite.config import TrainConfig
+from spf_lite.tiny_world.portraits import TARGETS
+from spf_lite.training.recipes import recipe, slug
+
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".cff", ".js", ".css", ".ipynb", ".json", ".jsonl", ".bib", ""}
-TOP_LEVEL = {
-    ".ci", ".github", ".gitignore", "CITATION.cff", "LICENSE", "Makefile", "README.md", "_config.yml", "book",
-    "constraints.txt", "data_samples", "environment.yml", "pyproject.toml", "spf_lite", "tests",
-}  # fmt: skip
 
 
 def _files() -> list[Path]:
@@ -35,8 +36,58 @@ def _texts() -> dict[str, str]:
     return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in ours}
 
 
-def test_the_top_level_holds_what_it_should_and_nothing_else() -> None:
-    assert {path.relative_to(ROOT).parts[0] for path in _files()} == TOP_LEVEL
+def test_nothing_that_is_made_is_committed() -> None:
+    _files()  # skips outside a git checkout
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == ""
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    folders = {path.parent for path in (ROOT / "spf_lite").rglob("__init__.py")}
+    packages = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == packages | {"spf_lite.data_samples"}
+
+
+def test_the_wheel_brings_a_model_custom_sets_and_both_adapters_of_every_target_and_no_results() -> None:
+    samples = ROOT / "data_samples"
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["spf_lite.data_samples"]
+    shipped = {path.relative_to(samples).as_posix() for pattern in patterns for path in samples.glob(pattern)}
+    shipped = {name for name in shipped if (samples / name).is_file()}
+    for target in TARGETS:
+        assert f"custom/{target}/metadata.jsonl" in shipped
+        for method in ("naive", "spf"):
+            assert f"adapters/{target}/{method}/pytorch_lora_weights.safetensors" in shipped
+    assert "tiny-portraits/model_index.json" in shipped
+    assert not [name for name in shipped if name.startswith("results/")]
+    assert sum((samples / name).stat().st_size for name in shipped) < 30_000_000
+
+
+def test_every_folder_of_the_samples_is_a_slug() -> None:
+    trained = (ROOT / "data_samples" / "adapters", ROOT / "data_samples" / "results")
+    folders = {path.parent for path in _files() if any(folder in path.parents for folder in trained)}
+    assert len(folders) > len(TARGETS)
+    assert not [folder for folder in folders if slug(folder.name) != folder.name]
+
+
+ADAPTERS = sorted((ROOT / "data_samples" / "adapters").glob("*/*"))
+
+
+@pytest.mark.parametrize("folder", ADAPTERS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_an_adapter_says_which_recipe_it_is(folder: Path) -> None:
+    config = TrainConfig.from_json((folder / "config.json").read_text(encoding="utf-8"))
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    name = re.search(r"^- Recipe: `([^`]+)`", card, flags=re.MULTILINE)
+    assert name is not None
+    assert slug(name[1]) == folder.name
+    assert recipe(name[1], seed=config.seed) == config
+
+
+def test_library_and_citation_name_one_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == spf_lite.__version__
+    assert citation["repository-code"] == PYPROJECT["project"]["urls"]["Repository"]
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{spf_lite.__version__}] - {citation['date-released']}" in changes
 
 
 def test_wherever_the_project_says_where_it_lives_it_says_the_same() -> None:

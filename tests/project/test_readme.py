@@ -1,14 +1,18 @@
 """What the README says is true: its commands exist and its Python runs."""
 
+import ast
+import os
 import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import spf_lite
 from spf_lite.cli.parser import build_parser
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +20,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 COMMANDS = [line for language, block in BLOCKS if language == "sh" for line in block.splitlines() if line.strip()]
 SNIPPETS = [block for language, block in BLOCKS if language == "python"]
+#: The whole recipe takes minutes: where the tests run a snippet, it has a few steps.
+SHORT = """
+from dataclasses import replace
+from spf_lite.training.recipes import RECIPES
+RECIPES["spf"] = replace(RECIPES["spf"], stage1_steps=2, stage2_steps=2, reference_portraits=4)
+"""
 
 
 def test_there_is_something_to_check() -> None:
@@ -38,7 +48,9 @@ def test_commands_exist(command: str) -> None:
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
 def test_snippets_run(snippet: str, tmp_path: Path) -> None:
     (tmp_path / "data_samples").symlink_to(ROOT / "data_samples")
-    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT + snippet], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -50,10 +62,33 @@ def test_files_that_are_named_exist() -> None:
     assert not [name for name in named - made if not (ROOT / name).exists()]
 
 
-def test_continuous_integration_gives_the_two_commands() -> None:
-    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines if line.startswith("make ")] == ["make book", "make test"]
-    assert "set -eu" in lines
+def _statements(snippet: str) -> list[str]:
+    """What a snippet does: its statements without comments, line breaks and imports."""
+    parsed = ast.parse(textwrap.dedent(snippet)).body
+    return [ast.unparse(line) for line in parsed if not isinstance(line, (ast.Import, ast.ImportFrom))]
+
+
+def test_readme_library_page_and_package_open_with_the_same_five_lines() -> None:
+    page = (ROOT / "book" / "library.md").read_text(encoding="utf-8")
+    first = re.search(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    assert first is not None and spf_lite.__doc__ is not None
+    five = _statements(SNIPPETS[0])
+    assert len(five) == 5
+    assert _statements(first[1]) == five
+    assert _statements(spf_lite.__doc__.split("::\n")[1]) == five
+
+
+@pytest.mark.parametrize(("failing", "given"), [("", ["book", "test"]), ("book", ["book"])])
+def test_continuous_integration_renders_the_book_and_then_tests(failing: str, given: list[str], tmp_path: Path) -> None:
+    """Run with programs that only note what they were asked for; what fails ends it."""
+    for name in ("make", "chromium"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho "$1" >> "{tmp_path}/{name}.log"\ntest "$1" != "{failing}"\n')
+        program.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["bash", str(ROOT / ".ci" / "run")], env=environment, capture_output=True, timeout=60)
+    assert (tmp_path / "make.log").read_text().split() == given
+    assert (done.returncode == 0) == (not failing)
 
 
 def test_pictures_are_there_and_described() -> None:
