@@ -140,6 +140,9 @@ def averaged_maps(backbone: Backbone, items: Sequence[Item], config: TrainConfig
         backbone: its UNet carries what is trained, at the end of stage 1.
         items: N of them.
         config: ``map_draws`` noises at timesteps spread evenly over the first ``map_timesteps`` of them.
+
+    Raises:
+        FloatingPointError: if a path's prediction is not finite.
     """
     scheduler = backbone.pipe.scheduler
     limit = int(scheduler.config.num_train_timesteps * config.map_timesteps)
@@ -156,6 +159,9 @@ def averaged_maps(backbone: Backbone, items: Sequence[Item], config: TrainConfig
             noisy = add_noise(scheduler, batch.latents, noise, timesteps)
             reference = reference_path(backbone, noisy, timesteps, batch.base, record_layers=True)
             with forward(backbone, noisy, timesteps, batch.complete) as response, full_precision(noisy.device):
+                for path in (response, reference):  # the map would be black, and nobody the wiser
+                    if not bool(path.prediction.isfinite().all()):
+                        raise FloatingPointError(f"averaged maps: a prediction at t = {time} is not finite")
                 inputs = response.prediction, reference.prediction, reference.layers, batch.phrases, batch.distances
                 maps.append(control_map(*inputs, config.control))
         difference = min_max(torch.stack([m.noise_difference for m in maps]).mean(dim=0))
