@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from spf_lite.config import TrainConfig
@@ -64,13 +65,18 @@ def fail_at(module: Any, name: str, call: int, failure: BaseException, patch: py
     patch.setattr(module, name, failing)
 
 
+def quickened(patch: pytest.MonkeyPatch) -> None:
+    """One sampling step and one batch to scale the terms by."""
+    patch.setattr(encoding, "sample", partial(sample, steps=1))
+    patch.setattr(stage2, "SCALE_BATCHES", 1)
+
+
 @pytest.fixture
 def make(
     toy_folders: dict[str, Path], custom_set: CustomSet, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., DualPathTrainer]:
     """A trainer on a fresh toy, by its output folder."""
-    monkeypatch.setattr(encoding, "sample", partial(sample, steps=1))
-    monkeypatch.setattr(stage2, "SCALE_BATCHES", 1)
+    quickened(monkeypatch)
 
     def trainer(folder: Path | None, config: TrainConfig = CONFIG, **options: Any) -> DualPathTrainer:
         examples = options.pop("custom_set", custom_set)
@@ -90,3 +96,22 @@ def run(make: Callable[..., DualPathTrainer]) -> Run:
         return trainer, trainer.trained.state()
 
     return whole
+
+
+@pytest.fixture(scope="session")
+def whole(
+    toy_folders: dict[str, Path], custom_set: CustomSet, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Tensor]]:
+    """The folder and the weights of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        quickened(patch)
+        trainer = DualPathTrainer(load_toy(toy_folders["v_prediction"]), custom_set, CONFIG, folder)
+        trainer.fit(progress=False)
+        trainer.export(folder / "adapter")
+    return folder, trainer.trained.state()
+
+
+def same(weights: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
+    """Equal to the last bit."""
+    return weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)

@@ -20,7 +20,7 @@ from spf_lite.training import checkpoint, stage2
 from spf_lite.training.loss_meter import TrainingDivergedError
 from spf_lite.training.trainer import DualPathTrainer
 
-from .conftest import CONFIG, STAGES, Run, contents, fail_at
+from .conftest import CONFIG, STAGES, Run, contents, fail_at, same
 
 FAILURES = {
     "kill": SystemExit,  # nothing of ours catches it, as nothing catches a kill
@@ -30,20 +30,14 @@ FAILURES = {
 }
 
 
-def same(weights: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
-    return weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)
-
-
-def losses(trainer: DualPathTrainer) -> list[float]:
-    return [line["loss"] for line in trainer.history]
+Whole = tuple[Path, dict[str, Tensor]]
 
 
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_run_that_fails_at_a_stage_is_taken_up_there(
-    stage: str, failure: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, failure: str, run: Run, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer, weights = run(tmp_path / "whole")
     module, name, call = STAGES[stage]
     error = FAILURES[failure]()
     with monkeypatch.context() as patch, pytest.raises(type(error)):
@@ -52,43 +46,39 @@ def test_a_run_that_fails_at_a_stage_is_taken_up_there(
     kept = torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)["state"]["step"]
     assert kept == {"stage 1": 1, "stage 2": 3, "export": 4, "model card": 4}.get(stage, 2), "no step is lost"
     assert not (tmp_path / "parts" / "adapter" / ADAPTER_FILE).exists(), "where the weights are, the adapter is whole"
-    again, resumed = run(tmp_path / "parts")
-    assert same(resumed, weights) and losses(again) == losses(trainer)
-    log = "log.jsonl"
-    assert (tmp_path / "parts" / log).read_bytes() == (tmp_path / "whole" / log).read_bytes()
-    for name in (ADAPTER_FILE, "README.md", "config.json"):
-        path = Path("adapter") / name
-        assert (tmp_path / "parts" / path).read_bytes() == (tmp_path / "whole" / path).read_bytes()
+    assert same(run(tmp_path / "parts")[1], whole[1])
+    for path in ("log.jsonl", "run.json", *(f"adapter/{file}" for file in (ADAPTER_FILE, "README.md", "config.json"))):
+        assert (tmp_path / "parts" / path).read_bytes() == (whole[0] / path).read_bytes(), path
 
 
 def test_every_write_may_meet_a_full_disk(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call that forces a file to the disk fails once: the error names a file, and the next attempt goes on."""
-    _, weights = run(tmp_path / "whole")
+    config = replace(CONFIG, stage1_steps=1, stage2_steps=1, reference_portraits=0, map_source="none")
+    _, weights = run(tmp_path / "whole", config)
     failed: list[str] = []
     for number in itertools.count(1):
         folder = tmp_path / f"full-{number}"
         with monkeypatch.context() as patch:
             fail_at(os, "fsync", number, OSError(errno.ENOSPC, "No space left on device"), patch)
             try:
-                run(folder)
+                run(folder, config)
                 break
             except OSError as error:
                 assert str(folder) in str(error) and error.errno == errno.ENOSPC
                 failed.append(str(error).split(str(folder))[1].split(":")[0])
         assert not list(folder.rglob("*.tmp")), "nothing half written is left"
-        assert same(run(folder)[1], weights)
+        assert same(run(folder, config)[1], weights)
     expected = {"/config.json", "/run.json", "/checkpoint.pt"}
     assert expected <= set(failed) and any(name.startswith("/adapter/") for name in failed)
-    assert failed.count("/checkpoint.pt") >= CONFIG.steps
+    assert failed.count("/checkpoint.pt") >= config.steps
 
 
-def test_the_log_may_meet_a_full_disk(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, weights = run(tmp_path / "whole")
+def test_the_log_may_meet_a_full_disk(run: Run, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         fail_at(checkpoint, "append_text", 3, OSError(errno.ENOSPC, "No space left on device"), patch)
         with pytest.raises(OSError, match="No space left"):
             run(tmp_path / "parts")
-    assert same(run(tmp_path / "parts")[1], weights)
+    assert same(run(tmp_path / "parts")[1], whole[1])
 
 
 def test_a_trainer_whose_last_checkpoint_failed_writes_it_when_asked_again(
@@ -169,9 +159,8 @@ def nan_like(sampled: Tensor) -> Tensor:
     ],
 )
 def test_what_is_not_finite_between_the_stages_is_named_and_costs_nothing(
-    stage: str, message: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, message: str, run: Run, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, weights = run(tmp_path / "whole")
     real_sample, real_path, real_scales = encoding.sample, control_map.reference_path, stage2.term_scales
 
     def sample(*arguments: Any, **options: Any) -> Tensor:
@@ -194,7 +183,7 @@ def test_what_is_not_finite_between_the_stages_is_named_and_costs_nothing(
         else:
             patch.setattr(stage2, "term_scales", scales)
         run(tmp_path / "parts")
-    assert same(run(tmp_path / "parts")[1], weights)
+    assert same(run(tmp_path / "parts")[1], whole[1])
 
 
 def test_an_adapter_that_is_not_finite_is_not_exported_over_a_good_one(run: Run, tmp_path: Path) -> None:
