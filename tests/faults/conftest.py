@@ -1,6 +1,7 @@
 """A run of all stages that takes about a second, and ways to break it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ CONFIG = TrainConfig(
     reference_portraits=2,
     checkpoint_every=1,
 )
+#: Stage 1 alone.
+NAIVE = replace(CONFIG, stage2_steps=0, weight_text=0.0, weight_output=0.0, reference_portraits=0, map_source="none")
 #: Where each stage can be made to fail: module, function, and at which of its calls.
 STAGES: dict[str, tuple[Any, str, int]] = {
     "stage 1": (step, "objective", 2),
@@ -115,3 +118,15 @@ def whole(
 def same(weights: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
     """Equal to the last bit."""
     return weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_at(number: int, error: BaseException | None = None) -> Callable[[int, object], None]:
+    def stop(step: int, control: object) -> None:
+        if step == number:
+            raise error or Stopped
+
+    return stop

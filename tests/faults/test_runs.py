@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from spf_lite.config import TrainConfig
 from spf_lite.data.custom_set import CustomSet
@@ -22,27 +20,9 @@ from spf_lite.training.checkpoint import RunFolderError
 from spf_lite.training.trainer import DualPathTrainer
 
 from ..conftest import load_toy
-from .conftest import CONFIG, Run, contents, fail_at, same
+from .conftest import CONFIG, NAIVE, Run, Stopped, contents, fail_at, same, stop_at
 
 Make = Callable[..., DualPathTrainer]
-NAIVE = replace(CONFIG, stage2_steps=0, weight_text=0.0, weight_output=0.0, reference_portraits=0, map_source="none")
-
-
-def saved_step(folder: Path) -> int:
-    state = torch.load(folder / "checkpoint.pt", weights_only=True)["state"]
-    return int(state["step"])
-
-
-class Stopped(Exception):
-    pass
-
-
-def stop_at(number: int, error: BaseException | None = None) -> Callable[[int, object], None]:
-    def stop(step: int, control: object) -> None:
-        if step == number:
-            raise error or Stopped
-
-    return stop
 
 
 def test_another_run_is_refused_by_what_differs_and_nothing_changes(
@@ -135,57 +115,6 @@ def test_a_finished_trainer_says_so_and_deletes_nothing(
     assert trainer.fit(progress=False).history == result.history, "also without resume"
     in_memory = make(None, NAIVE)
     assert in_memory.fit(progress=False).history == in_memory.fit(progress=False).history
-
-
-# -- interrupts --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("number", range(4))
-def test_an_interrupt_saves_a_checkpoint_and_the_same_trainer_may_go_on(
-    number: int, make: Make, whole: tuple[Path, dict[str, Tensor]], tmp_path: Path
-) -> None:
-    config = replace(CONFIG, checkpoint_every=100)
-    trainer = make(tmp_path, config)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.fit(on_step=stop_at(number, KeyboardInterrupt()), progress=False)
-    assert saved_step(tmp_path) == number + 1
-    resumed = make(tmp_path, config)
-    resumed.fit(resume=True, progress=False)
-    assert same(resumed.trained.state(), whole[1])
-    assert (tmp_path / "log.jsonl").read_bytes() == (whole[0] / "log.jsonl").read_bytes()
-    trainer.fit(progress=False)
-    assert same(trainer.trained.state(), whole[1])
-
-
-def test_a_signal_within_a_step_waits_for_its_end(make: Make, tmp_path: Path) -> None:
-    trainer = make(tmp_path, replace(NAIVE, checkpoint_every=100, stage1_steps=5))
-    forward_passes: list[int] = []
-
-    def interrupt(module: object, inputs: object, output: object) -> None:
-        forward_passes.append(trainer.step)
-        if trainer.step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    trainer.backbone.pipe.unet.conv_out.register_forward_hook(interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.fit(progress=False)
-    assert forward_passes == [0, 1, 2] and saved_step(tmp_path) == 3, "the step was made, and saved"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_what_is_interrupted_within_an_update_is_not_saved(make: Make, tmp_path: Path) -> None:
-    trainer = make(tmp_path, NAIVE)
-
-    def cut_short(step: int) -> None:
-        if step == 1:
-            raise KeyboardInterrupt
-
-    trainer.trained.after_backward = cut_short  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        trainer.fit(progress=False)
-    assert saved_step(tmp_path) == 1
-    with pytest.raises(RunFolderError, match="interrupted within an update: make a new one and resume"):
-        trainer.fit(progress=False)
 
 
 # -- longer, and from an adapter ---------------------------------------------------------------------------------------
