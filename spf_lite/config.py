@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 
 #: Loss terms of stage 2 and the configuration field that holds their weight.
 WEIGHTS = {
@@ -31,6 +31,17 @@ SUBTRACTIONS = ("mean", "sum")
 SCHEDULES = ("constant", "cosine")
 #: Features of cross-attention that the fine-grained loss can align.
 FEATURES = ("inputs", "queries", "outputs")
+
+
+def _check_types(options: ControlMapOptions | TrainConfig) -> None:
+    """Raise ValueError unless every value has the type of its default, and numbers are of a usable size."""
+    for option in fields(options):
+        if option.default is MISSING:
+            continue
+        value, kind = getattr(options, option.name), type(option.default)
+        fits = type(value) in ((int, float) if kind is float else (kind,))
+        if not fits or (kind in (int, float) and abs(value) >= 2**63):
+            raise ValueError(f"{option.name}={value!r:.80}: expected a value like {option.default!r}")
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,7 @@ class ControlMapOptions:
     subtraction: str = "mean"
 
     def __post_init__(self) -> None:
+        _check_types(self)
         if self.smoothing < 1 or self.smoothing % 2 == 0:
             raise ValueError(f"smoothing={self.smoothing}: expected an odd number of latent pixels, 1 or more")
         if self.subtraction not in SUBTRACTIONS:
@@ -82,7 +94,7 @@ def _read(text: str, like: object, change: str) -> object:
     try:
         return float(text) if isinstance(like, float) else int(text) if isinstance(like, int) else text
     except ValueError:
-        raise ValueError(f"cannot set {change!r}: expected a value like {like!r}") from None
+        raise ValueError(f"cannot set {change[:80]!r}: expected a value like {like!r}") from None
 
 
 @dataclass(frozen=True)
@@ -175,6 +187,7 @@ class TrainConfig:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        _check_types(self)
         if self.stage1_steps < 0 or self.stage2_steps < 0 or self.steps == 0:
             raise ValueError(f"{self.stage1_steps} + {self.stage2_steps} steps: at least one is needed, none negative")
         for name in ("batch_size", "rank", "checkpoint_every", "gradient_accumulation", "map_draws"):
@@ -253,7 +266,10 @@ class TrainConfig:
         """The configuration that :meth:`to_json` wrote; options that the text lacks get their defaults.
 
         Raises:
-            ValueError: if the text is no JSON, or an option is out of its range; TypeError: if an option is unknown.
+            ValueError: if the text is no configuration of this version, or an option is out of its range.
         """
-        values = json.loads(text)
-        return cls(**{**values, "control": ControlMapOptions(**values["control"])})
+        try:
+            values = json.loads(text)
+            return cls(**{**values, "control": ControlMapOptions(**values["control"])})
+        except (json.JSONDecodeError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(f"not a configuration of this version: {text[:40]!r} ... ({error})") from error

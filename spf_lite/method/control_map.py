@@ -164,6 +164,9 @@ def averaged_maps(backbone: Backbone, items: Sequence[Item], config: TrainConfig
         items: N items.
         config: number of noises (``map_draws``), and the share of the timesteps that they are evenly spread over
             (``map_timesteps``).
+
+    Raises:
+        FloatingPointError: if a path's prediction is not finite.
     """
     scheduler = backbone.pipe.scheduler
     limit = int(scheduler.config.num_train_timesteps * config.map_timesteps)
@@ -180,6 +183,9 @@ def averaged_maps(backbone: Backbone, items: Sequence[Item], config: TrainConfig
             noisy = add_noise(scheduler, batch.latents, noise, timesteps)
             paths = both_paths(backbone, noisy, timesteps, batch.base, batch.complete, record_reference=True)
             with paths as (reference, response), full_precision(noisy.device):
+                for path in (response, reference):  # the map would be black without a word
+                    if not bool(path.prediction.isfinite().all()):
+                        raise FloatingPointError(f"averaged maps: a prediction at t = {time} is not finite")
                 inputs = response.prediction, reference.prediction, reference.layers, batch.phrases, batch.distances
                 maps.append(control_map(*inputs, config.control))
         difference = min_max(torch.stack([m.noise_difference for m in maps]).mean(dim=0))

@@ -19,7 +19,10 @@ PREFIX = "unet."
 
 
 def read_low_rank_factors(path: str | Path) -> dict[str, Tensor]:
-    """The low-rank factors of a diffusers LoRA file, ``<module>.lora_A.weight`` and ``lora_B``, of the UNet.
+    """The low-rank factors of a diffusers LoRA file of the UNet, in peft's names.
+
+    Diffusers calls them ``<module>.lora.down.weight`` and ``lora.up``, peft ``<module>.lora_A.weight`` and ``lora_B``;
+    a file may have either.
 
     Args:
         path: the file, or a folder with ``pytorch_lora_weights.safetensors``.
@@ -35,13 +38,19 @@ def read_low_rank_factors(path: str | Path) -> dict[str, Tensor]:
         tensors = load_file(file)
     except (SafetensorError, OSError) as error:
         raise BackboneError(f"{file} is no safetensors file: {error}") from error
-    foreign = sorted(name for name in tensors if not name.startswith(PREFIX) or ".lora_" not in name)
-    if foreign or not tensors:
+    found, foreign = {}, []
+    for name, value in tensors.items():
+        peft_name = name.replace(".lora.down.weight", ".lora_A.weight").replace(".lora.up.weight", ".lora_B.weight")
+        if name.startswith(PREFIX) and peft_name.endswith((".lora_A.weight", ".lora_B.weight")):
+            found[peft_name.removeprefix(PREFIX)] = value
+        else:
+            foreign.append(name)
+    if foreign or not found:
         raise BackboneError(
-            f"{file} is not an adapter of the UNet in diffusers' format: expected unet.<module>.lora_A.weight and "
-            f"lora_B.weight, found {_some(foreign) or 'nothing'}"
+            f"{file} is not an adapter of the UNet in diffusers' format: expected unet.<module>.lora.down.weight and "
+            f"lora.up.weight, found {_some(sorted(foreign)) or 'nothing'}"
         )
-    return {name.removeprefix(PREFIX): value for name, value in tensors.items()}
+    return found
 
 
 def start_from(trained: Trainable, path: str | Path) -> dict[str, Tensor]:
@@ -65,12 +74,18 @@ def start_from(trained: Trainable, path: str | Path) -> dict[str, Tensor]:
             f"it lacks {_some(missing) or 'nothing'}, and has {_some(unknown) or 'nothing'} besides"
         )
     for name, value in own.items():
-        if factors[name].shape != value.shape:
-            rank, wanted = (int(t.shape[0 if "lora_A" in name else 1]) for t in (factors[name], value))
-            what = f"rank {rank}, the configuration says rank={wanted}" if rank != wanted else "a layer of another size"
-            raise BackboneError(f"the adapter in {path} has {what} ({name}: {tuple(factors[name].shape)})")
-        if not bool(factors[name].isfinite().all()):
-            raise BackboneError(f"the adapter in {path} is not finite ({name})")
+        shape, wanted = tuple(factors[name].shape), tuple(value.shape)
+        side = 0 if "lora_A" in name else 1  # which side of the factor is the rank
+        if len(shape) == len(wanted) and shape[side] != wanted[side]:
+            raise BackboneError(
+                f"the adapter in {path} has rank {shape[side]}, the configuration says rank={wanted[side]}"
+            )
+        if shape != wanted:
+            raise BackboneError(
+                f"the adapter in {path} is for a layer of another size: {name} is {shape}, not {wanted}"
+            )
+        if not factors[name].is_floating_point() or not bool(factors[name].isfinite().all()):
+            raise BackboneError(f"the adapter in {path} is not finite, or of no floating-point type ({name})")
     trained.restore({name: factors[name].to(value) for name, value in own.items()})
     return factors
 

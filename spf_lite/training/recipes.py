@@ -1,4 +1,4 @@
-"""Named recipes: each a configuration that a reader can hold against its neighbour.
+"""Named recipes: baselines, the method, its ablations, each as one configuration.
 
 All recipes take the same number of optimiser steps in all, on the same data, from the same seed.
 
@@ -28,8 +28,7 @@ _SPF = replace(
     reference_portraits=64,
     denoise_outside=0.0,
     map_source="averaged",
-    # A hard map: whatever a soft one leaves of the witness's pull inside the target's region is enough to take the
-    # target away again.
+    # A hard map: the alignment that a soft one leaves inside the target's region is enough to remove the target again.
     control=ControlMapOptions(threshold=0.2, softness=0.0),
 )
 
@@ -37,11 +36,11 @@ RECIPES: dict[str, TrainConfig] = {
     # Standard fine-tuning of the cross-attention layers: whatever the set has in common is learned with the target.
     # Called LoRA elsewhere, which it is.
     "naive": _NAIVE,
-    # The cross-attention weights themselves. No thin matrices hold them back, so the rate is lower.
+    # The cross-attention weights themselves. They are not limited by a rank, so the learning rate is lower.
     "naive-weights": replace(_NAIVE, trainable="weights", learning_rate=7.5e-4),
     # LoRA that prunes its ranks where they matter least.
     "adalora": replace(_NAIVE, trainable="adalora", learning_rate=7.5e-3),
-    # DreamBooth's prior preservation: half of each batch are the model's own portraits, denoised for the base text.
+    # DreamBooth's prior preservation: half of each batch are reference portraits, denoised for the base text.
     "prior-preservation": replace(
         _STAGED,
         stage1_steps=0,
@@ -51,8 +50,8 @@ RECIPES: dict[str, TrainConfig] = {
         reference_portraits=64,
         reconstruction_share=1.0,
     ),
-    # Masked training with a masked prior (OneTrainer): learn inside a mask drawn by hand, outside do as the base does.
-    # The method's alignment with the region given instead of found.
+    # Masked training with a masked prior (OneTrainer): inside a given mask the set is learned, outside it the output is
+    # held to the reference path's. The method's alignment with a map that is given instead of found.
     "given-mask": replace(
         _STAGED,
         stage1_steps=0,
@@ -62,25 +61,24 @@ RECIPES: dict[str, TrainConfig] = {
         map_source="given",
         denoise_outside=0.0,
     ),
-    # After an extractor of the target has been tuned: the base's prediction plus what the target adds, and no more.
+    # PureCC: stage 1 tunes an extractor, stage 2 aligns with the reference prediction plus what the extractor adds.
     "purecc": replace(_STAGED, weight_purecc=1.0),
-    # The method as far as the public material tells it: maps and queries of both paths agree outside the control map.
+    # SPF-Portrait as far as it is published: attention maps and queries of both paths agree outside the control map.
     "paper": _PAPER,
-    # Its map with the sum over the phrases as the formula stands, instead of their mean: black nearly everywhere.
+    # The same with the published formula's sum over the phrases instead of their mean: the map is nearly all black.
     "paper-sum": replace(_PAPER, control=ControlMapOptions(subtraction="sum")),
     # The same on the cross-attention weights themselves, the paper's setting.
     "paper-weights": replace(_PAPER, trainable="weights", learning_rate=7.5e-4),
-    # Ours: the predicted noise agrees outside the map, too, also on portraits of the reference model's own making, some
-    # of them with the base text alone (attention maps and queries do not pin down values and output projections); what
-    # lies outside the map is not learned from the set; and the map is made once, where it is clear.
+    # Ours. Attention maps and queries leave values and output projections free, so the predicted noise is aligned
+    # outside the map as well. Reference portraits join the batches, some with the base text alone. What lies outside
+    # the map is not learned from the set. The map is made once, at timesteps where it is clear.
     "spf": _SPF,
-    # What each part does is seen by leaving it out.
+    # Ablations: one part left out.
     "spf-no-text": replace(_SPF, weight_text=0.0),
     "spf-no-fine": replace(_SPF, weight_fine=0.0),
     "spf-no-enhancement": replace(_SPF, weight_enhancement=0.0),
     "spf-no-map": replace(_SPF, map_source="none", denoise_outside=1.0),
-    # And what the map does, by putting another one in its place: soft; anew in every step, as the paper has it; or the
-    # target token's own attention.
+    # Ablations of the map: soft; made anew in every step, as in the paper; the target tokens' own attention map.
     "spf-soft-map": replace(_SPF, control=ControlMapOptions()),
     "spf-step-map": replace(_SPF, map_source="sfcm"),
     "spf-token-map": replace(_SPF, map_source="token"),

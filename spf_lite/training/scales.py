@@ -1,8 +1,8 @@
 """Bringing the loss terms of stage 2 to one size, so that weights compare like with like.
 
-Terms differ by orders of magnitude (attention probabilities, features, noise). Each is scaled by the ratio of the
-denoising term's mean to its own, over a few batches, before any step of stage 2; then the scale stays: a term that has
-done its work becomes small.
+Terms differ by orders of magnitude (attention probabilities, features, noise). Each is multiplied by the ratio of the
+denoising term's mean to its own mean, over a few batches before the first step of stage 2. The factor then stays fixed,
+so that a term that training has satisfied becomes small.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from spf_lite.data.draws import Draw
 from spf_lite.method.dual_path import Step
 from spf_lite.training.loss_meter import LossMeter
 
-#: A term smaller than this share of the denoising term is not blown up to its size.
+#: A term smaller than this share of the denoising term keeps its size.
 TINY = 1e-9
 
 
 @torch.no_grad()
 def term_scales(
     config: TrainConfig,
-    pieces: Iterable[Draw],
+    parts: Iterable[Draw],
     run: Callable[[Draw], AbstractContextManager[Step]],
     num_train_timesteps: int,
     accelerator: Accelerator,
@@ -36,16 +36,16 @@ def term_scales(
 
     Args:
         config: the run.
-        pieces: this process's share of the batches.
-        run: gives the terms of one piece.
+        parts: this process's parts of the batches.
+        run: the forward passes of one part; gives its terms.
         num_train_timesteps: of the scheduler.
         accelerator: of all processes.
     """
-    tally = LossMeter([name for name in WEIGHTS if config.weight(name)], num_train_timesteps)
-    for piece in pieces:
-        with run(piece) as step:
-            tally.add(config.stage1_steps, step.terms, piece.timesteps)
-    tally.reduce(accelerator)
-    sizes = tally.means()
+    meter = LossMeter([name for name in WEIGHTS if config.weight(name)], num_train_timesteps)
+    for part in parts:
+        with run(part) as step:
+            meter.add(config.stage1_steps, step.terms, part.timesteps)
+    meter.reduce(accelerator)
+    sizes = meter.means()
     unit = sizes.get("denoise") or 1.0
     return {name: unit / size if size > TINY * unit else 1.0 for name, size in sizes.items()}

@@ -14,7 +14,11 @@ from spf_lite.models.compatibility import check_precision
 
 
 def learning_rates(optimizer: Optimizer, config: TrainConfig) -> LambdaLR:
-    """Warm up linearly, then stay, or come down to zero along half a cosine (Loshchilov & Hutter 2017)."""
+    """Linear warm-up, then constant, or down to zero along half a cosine (Loshchilov & Hutter 2017).
+
+    Not diffusers' ``get_scheduler``: its warm-up begins with a step of rate zero, which is a step lost, and its cosine
+    begins after the warm-up instead of with it. Without warm-up both give the same rates.
+    """
 
     def factor(step: int) -> float:
         rise = min(1.0, (step + 1) / (config.warmup_steps + 1))

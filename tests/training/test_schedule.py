@@ -2,6 +2,7 @@ from math import cos, pi
 
 import pytest
 import torch
+from diffusers.optimization import get_scheduler
 
 from spf_lite.config import TrainConfig
 from spf_lite.training.schedule import accelerator_for, learning_rates
@@ -38,6 +39,23 @@ def test_a_cosine_comes_down_to_zero_over_both_stages() -> None:
     assert found[0] == PEAK and found[5] == pytest.approx(PEAK / 2) and found[10] == pytest.approx(0)
     late = rates(schedule="cosine", warmup_steps=4)
     assert late[4:] == found[4:] and all(a < b for a, b in zip(late[:4], found[:4], strict=True))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_the_rates_are_those_of_diffusers_but_for_the_warm_up(schedule: str) -> None:
+    def theirs(warmup: int) -> list[float]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
+        name = schedule if schedule == "cosine" or not warmup else "constant_with_warmup"
+        scheduler = get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=10)
+        found = []
+        for _ in range(11):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        return found
+
+    assert rates(schedule=schedule) == theirs(0)
+    assert theirs(4)[0] == 0 < rates(schedule=schedule, warmup_steps=4)[0]
 
 
 def test_the_accelerator_takes_device_and_precision(fresh_accelerate: None) -> None:
