@@ -25,7 +25,6 @@ from spf_lite.data.encoding import custom_items
 from spf_lite.method.control_map import ControlMap
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.fingerprint import backbone_digest, digest_of
-from spf_lite.models.initial_adapter import start_from
 from spf_lite.models.trainable import make_trainable
 from spf_lite.training.checkpoint import RunFolder, RunFolderError
 from spf_lite.training.export import write_adapter
@@ -84,8 +83,9 @@ class DualPathTrainer:
         self.num_train_timesteps = int(backbone.pipe.scheduler.config.num_train_timesteps)
         self.stage2 = Stage2(custom_items(backbone, custom_set, enhance=config.weight_enhancement > 0))
         model = "" if output_dir is None else backbone_digest(backbone, enhance=config.weight_enhancement > 0)
-        self.trained = make_trainable(config.trainable, unet, config.rank, config.seed, config.steps)
-        started = None if initial_adapter is None else digest_of(start_from(self.trained, initial_adapter).items())
+        kind, rank, steps = config.trainable, config.rank, config.steps
+        self.trained = make_trainable(kind, unet, rank, config.seed, steps, start_from=initial_adapter)
+        started = None if initial_adapter is None else digest_of(self.trained.state().items())
         backbone.trainable, self.parameters = self.trained, self.trained.parameters
         if config.gradient_checkpointing:
             unet.enable_gradient_checkpointing()

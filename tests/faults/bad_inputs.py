@@ -21,7 +21,7 @@ from spf_lite.config import TrainConfig
 from spf_lite.data.custom_set import CustomSet, CustomSetError
 from spf_lite.data.prompts import encode_pair
 from spf_lite.models.errors import BackboneError
-from spf_lite.models.initial_adapter import read_low_rank_factors, start_from
+from spf_lite.models.lora_file import read_lora
 from spf_lite.models.tokenizer import PromptError
 from spf_lite.models.trainable import Lora
 from spf_lite.training.checkpoint import RunFolder, RunFolderError
@@ -172,9 +172,9 @@ def adapter_files(rng: random.Random, world: World) -> str:
         file.write_bytes(damaged(rng, file.read_bytes()))
     path = rng.choice([world.folder, file, file.with_name("nowhere")])
     if rng.random() < 0.5:
-        read_low_rank_factors(path)
+        read_lora(path, world.lora.unet)
     else:
-        start_from(world.lora, path)
+        world.lora.start_from(read_lora(path, world.lora.unet))
         if not all(bool(value.isfinite().all()) for value in world.lora.state().values()):
             raise AssertionError("an adapter that is not finite was taken")
     return str(path)
