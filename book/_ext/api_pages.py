@@ -18,9 +18,16 @@ MARK = re.compile(r"<!-- modules of ([\w.]+) -->")
 
 
 def public_modules(package: str, root: Path = ROOT) -> list[str]:
-    """The package, if it has members of its own, and the modules in it whose names do not begin with an underscore."""
+    """The package, if it has members of its own, and the modules in it and in packages within it.
+
+    Names that begin with an underscore are private. The packages within ``spf_lite`` itself have pages of their own.
+    """
     folder = root.joinpath(*package.split("."))
-    names = [f"{package}.{path.stem}" for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
+    names = [
+        ".".join([package, *path.relative_to(folder).with_suffix("").parts])
+        for path in sorted(folder.rglob("*.py"))
+        if not path.stem.startswith("_") and (package != "spf_lite" or path.parent == folder)
+    ]
     own = (folder / "__init__.py").read_text(encoding="utf-8")
     return [package, *names] if re.search(r"^(def|class|from|import) ", own, flags=re.MULTILINE) else names
 

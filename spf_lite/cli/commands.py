@@ -126,7 +126,7 @@ def train(options: Namespace) -> int:
 
 def sample(options: Namespace) -> int:
     import spf_lite
-    from spf_lite.models.adapters import load_adapter
+    from spf_lite.models.adapters.lora import load_adapter
     from spf_lite.models.sampling import sample
 
     backbone = spf_lite.load(options.model)
@@ -148,8 +148,8 @@ def measure(options: Namespace) -> int:
     import spf_lite
     from spf_lite.evaluation.judge import load_judge
     from spf_lite.evaluation.measuring import measure_on, sample_evaluation_set
-    from spf_lite.models.adapters import load_adapter
-    from spf_lite.training.export import CARD, add_measures
+    from spf_lite.models.adapters.lora import load_adapter
+    from spf_lite.training.run.export import CARD, add_measures
 
     backbone = spf_lite.load(options.model)
     judge = load_judge(backbone)

@@ -14,11 +14,11 @@ from spf_lite.evaluation.judge import load_judge
 from spf_lite.evaluation.measuring import EvaluationSet, measure_on, sample_evaluation_set
 from spf_lite.evaluation.rows import ROW_FILE, Row, run_folder, table
 from spf_lite.files import write_file
-from spf_lite.models.adapters import ADAPTER_FILE, load_adapter
+from spf_lite.models.adapters.lora import ADAPTER_FILE, load_adapter
 from spf_lite.models.backbone import load
 from spf_lite.paths import DATA_SAMPLES
-from spf_lite.training.export import add_measures
 from spf_lite.training.recipes import recipe
+from spf_lite.training.run.export import add_measures
 from spf_lite.training.trainer import DualPathTrainer
 
 CAPTIONS_FILE = "captions.txt"

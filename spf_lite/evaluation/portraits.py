@@ -13,7 +13,7 @@ from PIL import Image
 from spf_lite.evaluation.attributes import flips
 from spf_lite.evaluation.judge import Judge
 from spf_lite.evaluation.measuring import sample_evaluation_set
-from spf_lite.models.adapters import load_adapter
+from spf_lite.models.adapters.lora import load_adapter
 from spf_lite.models.backbone import load
 from spf_lite.models.sampling import sample
 

@@ -18,14 +18,14 @@ import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
-from spf_lite.models.adapters import adapters_off
+from spf_lite.models.adapters.lora import adapters_off
+from spf_lite.models.adapters.trainable import Trainable
 from spf_lite.models.clip import Clip
 from spf_lite.models.codec import decode_latents
 from spf_lite.models.compatibility import check_pipeline, check_precision, check_source
 from spf_lite.models.errors import BackboneError
 from spf_lite.models.quiet import no_loading_bars
 from spf_lite.models.specification import BackboneSpec, attention_resolution, specification_of
-from spf_lite.models.trainable import Trainable
 
 
 @dataclass

@@ -27,9 +27,9 @@ from diffusers import UNet2DConditionModel
 from spf_lite.config import TrainConfig
 from spf_lite.method.attention import record
 from spf_lite.method.dual_path import dual_path_step, naive_step
+from spf_lite.models.adapters.trainable import Lora
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.sampling import sample
-from spf_lite.models.trainable import Lora
 from spf_lite.profiling.random_models import random_batch, random_sd15
 
 logger = logging.getLogger(__name__)

@@ -29,9 +29,9 @@ from torch.overrides import TorchFunctionMode
 
 from spf_lite.data.batch import Batch
 from spf_lite.method.dual_path import dual_path_step, naive_step
+from spf_lite.models.adapters.trainable import Lora
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import predicted_latents
-from spf_lite.models.trainable import Lora
 from spf_lite.profiling.cost import DUAL
 from spf_lite.profiling.random_models import random_batch, random_sd15
 

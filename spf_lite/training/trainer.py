@@ -23,16 +23,16 @@ from spf_lite.data.batch import Item
 from spf_lite.data.custom_set import CustomSet, CustomSetError
 from spf_lite.data.encoding import custom_items
 from spf_lite.method.control_map import ControlMap
+from spf_lite.models.adapters.trainable import make_trainable
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.fingerprint import backbone_digest, digest_of
-from spf_lite.models.trainable import make_trainable
-from spf_lite.training.checkpoint import RunFolder, RunFolderError
-from spf_lite.training.export import write_adapter
-from spf_lite.training.identity import RunIdentity
-from spf_lite.training.interrupts import interrupt_afterwards
 from spf_lite.training.loss_meter import check_finite
 from spf_lite.training.optimisation import Optimisation
 from spf_lite.training.passes import Passes
+from spf_lite.training.run.checkpoint import RunFolder, RunFolderError
+from spf_lite.training.run.export import write_adapter
+from spf_lite.training.run.fingerprint import backbone_digest, digest_of
+from spf_lite.training.run.identity import RunIdentity
+from spf_lite.training.run.interrupts import interrupt_afterwards
 from spf_lite.training.schedule import accelerator_for
 from spf_lite.training.stage2 import Stage2, checked_reference_texts, prepared, restored
 from spf_lite.training.step import OnStep, TrainResult, training_step

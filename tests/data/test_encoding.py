@@ -19,7 +19,7 @@ from spf_lite.data.encoding import (
 from spf_lite.data.geometry import fit
 from spf_lite.data.prompts import encode_pair
 from spf_lite.method.control_map import ControlMap
-from spf_lite.models.adapters import add_lora
+from spf_lite.models.adapters.lora import add_lora
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import encode_images, encode_text, to_tensor
 from spf_lite.models.tokenizer import EmptyTextError, PromptError, PromptTooLongError

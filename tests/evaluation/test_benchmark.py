@@ -11,7 +11,7 @@ from spf_lite.config import TrainConfig
 from spf_lite.evaluation import benchmark
 from spf_lite.evaluation.benchmark import compare_methods, measure_row, train_row
 from spf_lite.evaluation.measuring import EvaluationSet, sample_evaluation_set
-from spf_lite.models.adapters import ADAPTER_FILE
+from spf_lite.models.adapters.lora import ADAPTER_FILE
 from spf_lite.training import trainer as training
 from spf_lite.training.step import TrainResult
 

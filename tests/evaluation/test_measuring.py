@@ -17,7 +17,7 @@ from spf_lite.evaluation.attributes import unrelated_attributes
 from spf_lite.evaluation.judge import Judge, JudgeNet, load_judge
 from spf_lite.evaluation.measuring import EvaluationSet, compare_portraits, measure_on, sample_evaluation_set
 from spf_lite.evaluation.report import MEASURES, PollutionReport
-from spf_lite.models.adapters import add_lora
+from spf_lite.models.adapters.lora import add_lora
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.specification import tiny_folder
 from spf_lite.tiny_world.custom_sets import SPURIOUS_ATTRIBUTES

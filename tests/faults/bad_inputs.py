@@ -20,13 +20,13 @@ from torch import Tensor
 from spf_lite.config import TrainConfig
 from spf_lite.data.custom_set import CustomSet, CustomSetError
 from spf_lite.data.prompts import encode_pair
+from spf_lite.models.adapters.lora_file import read_lora
+from spf_lite.models.adapters.trainable import Lora
 from spf_lite.models.errors import BackboneError
-from spf_lite.models.lora_file import read_lora
 from spf_lite.models.tokenizer import PromptError
-from spf_lite.models.trainable import Lora
-from spf_lite.training.checkpoint import RunFolder, RunFolderError
-from spf_lite.training.identity import RunIdentity
 from spf_lite.training.recipes import RECIPES, recipe
+from spf_lite.training.run.checkpoint import RunFolder, RunFolderError
+from spf_lite.training.run.identity import RunIdentity
 
 GOOD = {"file_name": "a.png", "base_text": "a person, red hair", "target_text": "sunglasses"}
 #: Values that turn up where something else was expected.

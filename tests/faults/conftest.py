@@ -15,7 +15,8 @@ from spf_lite.data import encoding
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.method import control_map
 from spf_lite.models.sampling import sample
-from spf_lite.training import export, stage2, step
+from spf_lite.training import stage2, step
+from spf_lite.training.run import export
 from spf_lite.training.trainer import DualPathTrainer
 
 from ..conftest import load_toy

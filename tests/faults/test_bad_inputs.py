@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import CLIPTokenizer
 
-from spf_lite.models.trainable import Lora
+from spf_lite.models.adapters.trainable import Lora
 
 from ..conftest import load_toy
 from .bad_inputs import KINDS, World, outcome

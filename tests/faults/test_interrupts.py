@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spf_lite.training.checkpoint import RunFolderError
+from spf_lite.training.run.checkpoint import RunFolderError
 from spf_lite.training.trainer import DualPathTrainer
 
 from .conftest import CONFIG, NAIVE, same, stop_at

@@ -13,10 +13,10 @@ import torch
 
 from spf_lite.config import TrainConfig
 from spf_lite.data.custom_set import CustomSet
-from spf_lite.models.adapters import ADAPTER_FILE
+from spf_lite.models.adapters.lora import ADAPTER_FILE
 from spf_lite.models.errors import BackboneError
 from spf_lite.training import step
-from spf_lite.training.checkpoint import RunFolderError
+from spf_lite.training.run.checkpoint import RunFolderError
 from spf_lite.training.trainer import DualPathTrainer
 
 from ..conftest import load_toy

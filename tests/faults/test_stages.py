@@ -15,10 +15,11 @@ from torch import Tensor
 from spf_lite.data import encoding
 from spf_lite.method import control_map, paths
 from spf_lite.method.paths import PathOutput
-from spf_lite.models.adapters import ADAPTER_FILE
+from spf_lite.models.adapters.lora import ADAPTER_FILE
 from spf_lite.models.sampling import sample as real_sample
-from spf_lite.training import checkpoint, stage2
+from spf_lite.training import stage2
 from spf_lite.training.loss_meter import TrainingDivergedError
+from spf_lite.training.run import checkpoint
 from spf_lite.training.scales import term_scales
 from spf_lite.training.trainer import DualPathTrainer
 

@@ -21,7 +21,7 @@ from spf_lite.evaluation.judge import Judge, JudgeNet
 from spf_lite.evaluation.measuring import measure_on, sample_evaluation_set
 from spf_lite.method.control_map import averaged_maps
 from spf_lite.method.dual_path import dual_path_step, naive_step
-from spf_lite.models.adapters import add_lora, load_adapter
+from spf_lite.models.adapters.lora import add_lora, load_adapter
 from spf_lite.models.backbone import Backbone, best_device, load
 from spf_lite.models.codec import decode_latents, encode_images, to_tensor
 from spf_lite.models.sampling import sample

@@ -9,9 +9,9 @@ from torch import Tensor
 from spf_lite.config import KINDS, PRECISIONS, TrainConfig
 from spf_lite.data.batch import Item
 from spf_lite.data.prompts import encode_pair
+from spf_lite.models.adapters.trainable import Trainable, make_trainable
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import encode_text
-from spf_lite.models.trainable import Trainable, make_trainable
 
 BASE = "a person, red curly hair, blue hoodie"
 #: Every term that needs no extractor has a weight.

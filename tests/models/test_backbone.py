@@ -9,7 +9,7 @@ from diffusers import AutoencoderTiny, PNDMScheduler
 
 from spf_lite.config import TrainConfig
 from spf_lite.data.custom_set import CustomSet
-from spf_lite.models.adapters import add_lora
+from spf_lite.models.adapters.lora import add_lora
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.codec import decode_latents
 from spf_lite.models.errors import BackboneError

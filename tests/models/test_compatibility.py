@@ -27,6 +27,7 @@ from diffusers.models.attention_processor import (
 from spf_lite.config import KINDS
 from spf_lite.method.attention import record
 from spf_lite.models import compatibility
+from spf_lite.models.adapters.trainable import make_trainable
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.compatibility import (
     check_cross_attention,
@@ -36,7 +37,6 @@ from spf_lite.models.compatibility import (
     check_unet,
 )
 from spf_lite.models.errors import BackboneError
-from spf_lite.models.trainable import make_trainable
 
 from ..conftest import deaf_unet
 from .conftest import predict, without_weights

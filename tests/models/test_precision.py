@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from spf_lite.config import KINDS
+from spf_lite.models.adapters.trainable import make_trainable
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.precision import forget_casts, full_precision
-from spf_lite.models.trainable import make_trainable
 
 from .conftest import predict
 

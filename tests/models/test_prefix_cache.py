@@ -9,7 +9,7 @@ from diffusers import UNet2DConditionModel
 from spf_lite.data.batch import collate
 from spf_lite.method import paths
 from spf_lite.method.dual_path import dual_path_step
-from spf_lite.models.adapters import add_lora
+from spf_lite.models.adapters.lora import add_lora
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.prefix_cache import before_cross_attention, shared_prefix
 

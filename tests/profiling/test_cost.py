@@ -9,7 +9,7 @@ import torch
 from spf_lite.config import TrainConfig
 from spf_lite.data.batch import Batch
 from spf_lite.method.dual_path import Step, dual_path_step
-from spf_lite.models.adapters import adapters_off
+from spf_lite.models.adapters.lora import adapters_off
 from spf_lite.models.backbone import Backbone
 from spf_lite.profiling import cost
 from spf_lite.profiling.cost import Cost, measure_costs, to_rows, training_costs

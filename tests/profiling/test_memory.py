@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spf_lite.models.adapters.trainable import Lora
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.trainable import Lora
 from spf_lite.profiling import memory
 from spf_lite.profiling.memory import VARIANTS, StepMemory, sd15_on_meta, step_memory
 

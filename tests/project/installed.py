@@ -21,7 +21,7 @@ from spf_lite.tiny_world.portraits import TARGETS
 def main() -> None:
     """Train, export, load and sample with what the package brings along."""
     set_thread_policy(threads=1)
-    from spf_lite.models.adapters import load_adapter  # imports torch
+    from spf_lite.models.adapters.lora import load_adapter  # imports torch
 
     package = Path(spf_lite.__file__).parent
     assert "site-packages" in package.parts, f"{package} is not an installed package"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from spf_lite.models.adapters import ADAPTER_FILE
+from spf_lite.models.adapters.lora import ADAPTER_FILE
 
 #: Ten in a thorough run: SPF_LITE_KILLS=10.
 KILLS = int(os.environ.get("SPF_LITE_KILLS", 2))

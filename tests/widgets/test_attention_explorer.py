@@ -8,7 +8,7 @@ import torch
 import traitlets
 from PIL import Image
 
-from spf_lite.models.adapters import add_lora
+from spf_lite.models.adapters.lora import add_lora
 from spf_lite.models.backbone import Backbone
 from spf_lite.widgets import AttentionExplorer
 from spf_lite.widgets.explorer_data import attention_items

@@ -18,12 +18,12 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
 from spf_lite.config import KINDS
-from spf_lite.models.adalora import AdaLora
-from spf_lite.models.adapters import ADAPTER, CROSS_ATTENTION, add_lora, check_no_adapter
+from spf_lite.models.adapters.adalora import AdaLora
+from spf_lite.models.adapters.base import PeftAdapter, Trainable
+from spf_lite.models.adapters.lora import ADAPTER, CROSS_ATTENTION, add_lora, check_no_adapter
+from spf_lite.models.adapters.lora_file import Factors, read_lora
 from spf_lite.models.compatibility import check_unet
 from spf_lite.models.errors import BackboneError
-from spf_lite.models.lora_file import Factors, read_lora
-from spf_lite.models.trainable_base import PeftAdapter, Trainable
 
 __all__ = ["AdaLora", "Lora", "Trainable", "Weights", "make_trainable"]
 
@@ -87,7 +87,7 @@ def _check_rank(factors: Mapping[str, Factors], rank: int) -> None:
 class Lora(PeftAdapter):
     """Two low-rank factors beside every cross-attention projection (Hu et al. 2021).
 
-    Arguments and errors as in :func:`spf_lite.models.adapters.add_lora`.
+    Arguments and errors as in :func:`spf_lite.models.adapters.lora.add_lora`.
     """
 
     def __init__(self, unet: UNet2DConditionModel, rank: int, seed: int) -> None:

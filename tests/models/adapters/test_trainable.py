@@ -10,12 +10,12 @@ from diffusers.utils import convert_state_dict_to_diffusers
 from safetensors.torch import save_file
 
 from spf_lite.config import KINDS
-from spf_lite.models.adapters import load_adapter
+from spf_lite.models.adapters.lora import load_adapter
+from spf_lite.models.adapters.trainable import AdaLora, Trainable, Weights, make_trainable
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.errors import BackboneError
-from spf_lite.models.trainable import AdaLora, Trainable, Weights, make_trainable
 
-from .conftest import factors_for, predict, without_grad
+from ..conftest import factors_for, predict, without_grad
 
 STEPS = 12
 

@@ -11,8 +11,8 @@ from diffusers import UNet2DConditionModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from spf_lite.models.adapters.lora_file import Factors
 from spf_lite.models.errors import BackboneError
-from spf_lite.models.lora_file import Factors
 from spf_lite.models.precision import forget_casts
 
 
@@ -62,8 +62,8 @@ class Trainable(ABC):
         """Begin with the change of an existing LoRA. Call it before the first step.
 
         Args:
-            factors: by layer, from :func:`spf_lite.models.lora_file.read_lora`. Layers that are not among them begin
-                unchanged.
+            factors: by layer, from :func:`spf_lite.models.adapters.lora_file.read_lora`. Layers that are not among
+                them begin unchanged.
 
         Raises:
             BackboneError: if this way of training cannot hold the change.

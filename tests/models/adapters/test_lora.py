@@ -5,11 +5,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spf_lite.models.adapters import LOADED, adapters_off, add_lora, load_adapter
+from spf_lite.models.adapters.lora import LOADED, adapters_off, add_lora, load_adapter
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.errors import BackboneError
 
-from .conftest import factors_for, kohya, without_grad
+from ..conftest import factors_for, kohya, without_grad
 
 
 def test_the_reference_is_the_untouched_model_to_the_bit(toy: Backbone) -> None:

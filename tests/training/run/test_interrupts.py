@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from spf_lite.training.interrupts import interrupt_afterwards
+from spf_lite.training.run.interrupts import interrupt_afterwards
 
 
 def test_an_interrupt_waits_for_the_end_of_the_block() -> None:

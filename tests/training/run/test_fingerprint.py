@@ -2,9 +2,9 @@ from pathlib import Path
 
 import torch
 
-from spf_lite.models.fingerprint import backbone_digest, digest_of
+from spf_lite.training.run.fingerprint import backbone_digest, digest_of
 
-from ..conftest import load_toy
+from ...conftest import load_toy
 
 
 def test_the_same_weights_have_the_same_digest_and_others_another(toy_folders: dict[str, Path]) -> None:

@@ -8,9 +8,9 @@ from peft import AdaLoraConfig
 from peft.tuners.adalora.layer import RankAllocator
 from torch import Tensor
 
-from spf_lite.models.adapters import ADAPTER, CROSS_ATTENTION, check_no_adapter, learned_parameters
+from spf_lite.models.adapters.base import PeftAdapter
+from spf_lite.models.adapters.lora import ADAPTER, CROSS_ATTENTION, check_no_adapter, learned_parameters
 from spf_lite.models.compatibility import check_unet
-from spf_lite.models.trainable_base import PeftAdapter
 
 #: What peft's allocator keeps of each entry: its importance, and the running means of importance and uncertainty
 #: (section 3.2).

@@ -8,11 +8,11 @@ from safetensors.torch import load_file
 
 from spf_lite.config import TrainConfig
 from spf_lite.data.custom_set import CustomSet
-from spf_lite.models.adapters import ADAPTER_FILE, load_adapter
+from spf_lite.models.adapters.lora import ADAPTER_FILE, load_adapter
+from spf_lite.models.adapters.trainable import Lora
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.trainable import Lora
-from spf_lite.training import export
-from spf_lite.training.export import add_measures, write_adapter
+from spf_lite.training.run import export
+from spf_lite.training.run.export import add_measures, write_adapter
 
 CONFIG = TrainConfig(stage1_steps=3, stage2_steps=4, batch_size=2, rank=2, seed=11, weight_text=0.25)
 

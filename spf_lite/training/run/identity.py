@@ -30,7 +30,7 @@ class RunIdentity:
         portraits: SHA-256 of the pixels of all portraits and masks, in order.
         captions: SHA-256 of all texts of the set, in order.
         reference_texts: SHA-256 of the base texts of the reference portraits.
-        base_model: SHA-256 of the base model's weights (:func:`spf_lite.models.fingerprint.backbone_digest`).
+        base_model: SHA-256 of the base model's weights (:func:`spf_lite.training.run.fingerprint.backbone_digest`).
         initial_adapter: SHA-256 of the low-rank factors that training started from; None: freshly initialised.
         dtype: of the base model's weights.
         version: of the library.

@@ -14,7 +14,7 @@ from torch import Tensor
 from spf_lite.config import WEIGHTS, TrainConfig
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.files import read_text, write_files
-from spf_lite.models.adapters import ADAPTER_FILE
+from spf_lite.models.adapters.lora import ADAPTER_FILE
 from spf_lite.training.loss_meter import check_finite
 
 CARD, CONFIG, MEASURES = "README.md", "config.json", "measures.json"
@@ -29,7 +29,7 @@ def write_adapter(
 
     Args:
         folder: made if it is not there.
-        layers: from :meth:`spf_lite.models.trainable.Trainable.lora_layers`.
+        layers: from :meth:`spf_lite.models.adapters.trainable.Trainable.lora_layers`.
         config: of the run.
         custom_set: what the adapter was trained on.
         base_model: folder or hub id of the model that it fits.

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from spf_lite.models.adapters import load_adapter
+from spf_lite.models.adapters.lora import load_adapter
+from spf_lite.models.adapters.lora_file import Factors, read_lora
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.errors import BackboneError
-from spf_lite.models.lora_file import Factors, read_lora
 from spf_lite.paths import DATA_SAMPLES
 
-from .conftest import factors_for, kohya, without_grad
-from .test_compatibility import small_unet
+from ..conftest import factors_for, kohya, without_grad
+from ..test_compatibility import small_unet
 
 #: Every kind of layer that trainers put a LoRA on: attention, feed-forward, projections, residual blocks.
 LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2", "proj_in", "proj_out", "conv1", "time_emb_proj")

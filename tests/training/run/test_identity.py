@@ -8,7 +8,7 @@ from PIL import Image
 
 from spf_lite.config import ControlMapOptions, TrainConfig
 from spf_lite.data.custom_set import CustomSet, Example
-from spf_lite.training.identity import RunIdentity, captions_digest, portraits_digest
+from spf_lite.training.run.identity import RunIdentity, captions_digest, portraits_digest
 
 CONFIG = TrainConfig(stage1_steps=3, stage2_steps=3)
 RUN = RunIdentity(CONFIG, "sunglasses", "1" * 64, "2" * 64, "3" * 64, "4" * 64, None, "float32")

@@ -22,8 +22,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from spf_lite.files import UNFINISHED, append_text, is_writable, read_text, replacing, write_file, write_files
-from spf_lite.training.export import remove_adapter
-from spf_lite.training.identity import RunIdentity
+from spf_lite.training.run.export import remove_adapter
+from spf_lite.training.run.identity import RunIdentity
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from spf_lite.config import TrainConfig
-from spf_lite.training.checkpoint import RunFolder, RunFolderError
-from spf_lite.training.identity import RunIdentity
+from spf_lite.training.run.checkpoint import RunFolder, RunFolderError
+from spf_lite.training.run.identity import RunIdentity
 
 CONFIG = TrainConfig(stage1_steps=3, stage2_steps=0)
 RUN = RunIdentity(CONFIG, "sunglasses", "1" * 64, "2" * 64, "3" * 64, "4" * 64, None, "float32")

@@ -16,9 +16,9 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
 from peft.utils import set_peft_model_state_dict
 
+from spf_lite.models.adapters.lora_file import ADAPTER_FILE, read_lora
 from spf_lite.models.compatibility import check_unet
 from spf_lite.models.errors import BackboneError
-from spf_lite.models.lora_file import ADAPTER_FILE, read_lora
 
 __all__ = [
     "ADAPTER",
@@ -101,7 +101,7 @@ def load_adapter(model: _HasPipe | StableDiffusionPipeline, path: str | Path, st
         model: a backbone, or its pipeline.
         path: a ``.safetensors`` file in the naming of diffusers, peft or kohya, or a folder with
             ``pytorch_lora_weights.safetensors``. Keys of text encoders are left out, with one warning
-            (:func:`spf_lite.models.lora_file.read_lora`).
+            (:func:`spf_lite.models.adapters.lora_file.read_lora`).
         strength: factor of the change; 0 is the model without the adapter, to the last bit.
 
     Raises:
