@@ -41,8 +41,8 @@ def handed_on(package: str, root: Path = ROOT) -> list[str]:
 
 def section(module: str, package: str) -> str:
     """One module's part of a page."""
-    # What a class of PyTorch overrides is described there.
-    leave_out = ["forward", "training", *(handed_on(package) if module != package else [])]
+    # What a class of PyTorch or Matplotlib overrides is described there.
+    leave_out = ["forward", "training", "set", *(handed_on(package) if module != package else [])]
     options = f"   :members:\n   :exclude-members: {', '.join(leave_out)}\n"
     if module == "spf_lite":  # what it gives is described where it is defined
         options = ""
