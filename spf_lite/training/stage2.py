@@ -41,8 +41,7 @@ def checked_reference_texts(
         PromptError: if one does not fit the text encoder or the target.
     """
     texts = list(given or custom_set.references or [(e.base_text, e.replaces) for e in custom_set])
-    if config.reference_portraits:
-        check_texts(backbone, texts, custom_set[0].target_text)
+    check_texts(backbone, texts, custom_set[0].target_text)
     return texts
 
 
