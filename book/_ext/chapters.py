@@ -36,7 +36,7 @@ def execute_missing(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> 
     """Execute the chapters that Sphinx is about to read and that the cache does not hold, ``WORKERS`` at a time.
 
     Raises:
-        ExtensionError: if a chapter fails, with its traceback. Chapters that have not begun are left alone.
+        ExtensionError: if chapters fail, with the traceback of each; the others are executed and cached.
     """
     cache = get_cache(app.config.nb_execution_cache_path)
     missing: dict[Path, nbformat.NotebookNode] = {}
@@ -52,12 +52,15 @@ def execute_missing(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> 
             missing[path], cwd=str(path.parent), timeout=app.config.nb_execution_timeout, allow_errors=False
         )
 
+    failures: list[str] = []
     with ThreadPoolExecutor(int(os.environ.get("WORKERS", "2"))) as pool:
         for done in as_completed([pool.submit(execute, path) for path in missing]):
             path, result = done.result()
             if result.err is not None:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise ExtensionError(f"{path.name} failed:\n{result.exc_string}")
+                failures.append(f"{path.name} failed:\n{result.exc_string}")
+                continue
             logger.info("executed %s in %.0f s", path.name, result.time)
             bundle = CacheBundleIn(missing[path], str(path), data={"execution_seconds": result.time})
             cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+    if failures:
+        raise ExtensionError("\n\n".join(failures))
