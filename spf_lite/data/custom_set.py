@@ -26,8 +26,9 @@ import logging
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import overload
 
 from PIL import Image
 
@@ -111,7 +112,16 @@ class CustomSet:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: int) -> Example:
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> CustomSet: ...
+
+    def __getitem__(self, index: int | slice) -> Example | CustomSet:
+        """One portrait, or a set of some of them with the same references and digest."""
+        if isinstance(index, slice):
+            return replace(self, examples=self.examples[index])
         return self.examples[index]
 
     def __iter__(self) -> Iterator[Example]:

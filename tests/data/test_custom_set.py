@@ -346,3 +346,13 @@ def test_any_folder_is_loaded_as_it_is_meant_or_refused(made: Folder, tmp_path_f
         check(loaded, made.options)
         assert CustomSet.load(folder, **made.options).digest == loaded.digest
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_slice_is_a_set_of_some_of_the_portraits(folder: Path) -> None:
+    write(folder, GOOD, {**GOOD, "base_text": "a man"}, {**GOOD, "base_text": "a woman"})
+    (folder / "references.jsonl").write_text(json.dumps({"base_text": "somebody"}), encoding="utf-8")
+    whole = CustomSet.load(folder)
+    some = whole[1:]
+    assert [example.base_text for example in some] == ["a man", "a woman"]
+    assert (some.references, some.digest) == (whole.references, whole.digest)
+    assert whole[-1] is some[1]
