@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,14 @@ from spf_lite.pretrain.text import build_tokenizer
 from spf_lite.tiny_world.custom_sets import write_custom_set
 from spf_lite.tiny_world.portraits import Portrait
 from spf_lite.tiny_world.rendering import render
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keyboard_interrupts() -> Iterator[None]:
+    """A shell ignores them for what it starts in the background; tests of interrupts need Python's own handler."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
 
 
 @pytest.fixture(scope="session")

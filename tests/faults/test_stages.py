@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spf_lite.data import encoding
-from spf_lite.method import control_map, paths
+from spf_lite.method import paths
 from spf_lite.method.paths import PathOutput
 from spf_lite.models.adapters.lora import ADAPTER_FILE
 from spf_lite.models.sampling import sample as real_sample
@@ -183,7 +183,7 @@ def test_what_is_not_finite_between_the_stages_is_named_and_costs_nothing(
         if stage == "sampling reference portraits":
             patch.setattr(encoding, "sample", sample)
         elif stage == "making maps":
-            patch.setattr(control_map, "reference_path", path)
+            patch.setattr(paths, "reference_path", path)
         else:
             patch.setattr(stage2, "term_scales", scales)
         run(tmp_path / "parts")

@@ -3,7 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -164,8 +164,8 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
     fit("line", Line(), step, schedule(10), tmp_path)
     before = (tmp_path / "line.pt").read_bytes()
 
-    def full_disk(state: object, path: Path) -> None:
-        path.write_bytes(before[:100])
+    def full_disk(state: object, file: BinaryIO) -> None:
+        file.write(before[:100])
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
