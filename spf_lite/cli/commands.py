@@ -131,7 +131,7 @@ def sample(options: Namespace) -> int:
 
     backbone = spf_lite.load(options.model)
     if options.adapter:
-        load_adapter(backbone.pipe, options.adapter)
+        load_adapter(backbone.pipe, options.adapter, options.strength)
     images = sample(
         backbone,
         [options.prompt] * len(options.seeds),
@@ -144,7 +144,7 @@ def sample(options: Namespace) -> int:
 
 
 def measure(options: Namespace) -> int:
-    """Also writes the measures into the adapter's model card, if it has one."""
+    """Also writes the measures into the adapter's model card, if it has one and was measured at full strength."""
     import spf_lite
     from spf_lite.evaluation.judge import load_judge
     from spf_lite.evaluation.measuring import measure_on, sample_evaluation_set
@@ -153,12 +153,12 @@ def measure(options: Namespace) -> int:
 
     backbone = spf_lite.load(options.model)
     judge = load_judge(backbone)
-    load_adapter(backbone.pipe, options.adapter)  # first: whether it fits is known in a second
+    load_adapter(backbone.pipe, options.adapter, options.strength)  # first: whether it fits is known in a second
     evaluation_set = sample_evaluation_set(backbone, options.target, options.prompts)
     report = measure_on(backbone, judge, evaluation_set)
     for line in str(report).splitlines():
         logger.info("%s", line)
-    if (options.adapter / CARD).exists():
+    if options.strength == 1 and (options.adapter / CARD).exists():
         add_measures(options.adapter, {name: str(value) for name, value in report.estimates().items()})
     if options.save:
         _write(options.save, report.to_json())
@@ -190,17 +190,20 @@ def compare(options: Namespace) -> int:
 
 def paint(options: Namespace) -> int:
     """The same people by the base model and each adapter; unrelated changes are outlined and named."""
-    _paint(options.target, {folder.name: folder for folder in options.adapters}, options.people, options.output)
+    names = [path.name for path in options.adapters]
+    # Two folders of one name would be one row.
+    rows = {path.name if names.count(path.name) == 1 else str(path): path for path in options.adapters}
+    _paint(options.target, rows, options.people, options.output, options.strength)
     return 0
 
 
-def _paint(target: str, adapters: dict[str, Path], people: int, output: Path) -> None:
+def _paint(target: str, adapters: dict[str, Path], people: int, output: Path, strength: float = 1.0) -> None:
     import spf_lite
     from spf_lite.evaluation.judge import load_judge
     from spf_lite.evaluation.portraits import sampled_portraits, unrelated_changes
     from spf_lite.viz.plots import portrait_grid
 
-    rows = sampled_portraits(target, adapters, people)
+    rows = sampled_portraits(target, adapters, people, strength)
     changes = unrelated_changes(rows, target, load_judge(spf_lite.load("tiny")))
     sheet = portrait_grid(
         list(rows.values()),

@@ -88,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("output", type=kinds.picture_file, help="PNG file: one portrait a seed, side by side")
     sample.add_argument("--model", default="tiny")
     sample.add_argument("--adapter", type=kinds.input_path, help="folder or file of a LoRA")
+    sample.add_argument("--strength", type=kinds.finite, default=1.0, help="of the adapter; 0 is the base model")
     sample.add_argument("--seeds", type=kinds.seed, nargs="+", default=[0, 1, 2, 3])
     sample.add_argument("--steps", type=kinds.at_least(1), default=25)
     sample.add_argument("--guidance-scale", type=kinds.finite, help="default: what suits the model")
@@ -109,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     paint.add_argument("output", type=kinds.picture_file, help="PNG file")
     paint.add_argument("adapters", type=kinds.input_path, nargs="+", help="folders or files of LoRAs")
     paint.add_argument("--people", type=kinds.at_least(1), default=5)
+    paint.add_argument("--strength", type=kinds.finite, default=1.0, help="of the adapter; 0 is the base model")
 
     measure = commands.add_parser("measure", help="measure an adapter on a target of the tiny world")
     measure.set_defaults(run=run.measure)
@@ -116,6 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     measure.add_argument("target", type=kinds.target)
     measure.add_argument("--model", default="tiny")
     measure.add_argument("--prompts", type=kinds.at_least(1), default=64)
+    measure.add_argument("--strength", type=kinds.finite, default=1.0, help="of the adapter; 0 is the base model")
     measure.add_argument("--save", type=kinds.output_file, help="write the report into this JSON file")
 
     cost = commands.add_parser("cost", help="what the method costs: time and memory, measured side by side")

@@ -18,13 +18,16 @@ from spf_lite.models.backbone import load
 from spf_lite.models.sampling import sample
 
 
-def sampled_portraits(target: str, adapters: Mapping[str, Path], people: int = 5) -> dict[str, list[Image.Image]]:
+def sampled_portraits(
+    target: str, adapters: Mapping[str, Path], people: int = 5, strength: float = 1.0
+) -> dict[str, list[Image.Image]]:
     """Portraits of the same people from the same noise, by the tiny base model and with each adapter.
 
     Args:
         target: what the adapters were taught. They are given the complete texts, the base model the base texts.
-        adapters: name to folder.
+        adapters: name to folder or file.
         people: how many.
+        strength: of every adapter; 0 is the base model.
 
     Returns:
         Name to as many portraits, ``base`` first.
@@ -36,7 +39,7 @@ def sampled_portraits(target: str, adapters: Mapping[str, Path], people: int = 5
     portraits = {"base": evaluation_set.base_portraits}
     for name, folder in adapters.items():
         backbone = load("tiny")
-        load_adapter(backbone.pipe, folder)
+        load_adapter(backbone.pipe, folder, strength)
         portraits[name] = sample(backbone, evaluation_set.complete_texts, seeds=evaluation_set.seeds)
     return portraits
 

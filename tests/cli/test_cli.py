@@ -236,6 +236,25 @@ def test_cost_prints_and_saves_every_variant(
     assert [record.message for record in logged.records][-3:-1] == list(map(str, costs))
 
 
+def test_a_lora_file_at_any_strength(model: str, custom_folder: Path, short_recipes: None, tmp_path: Path) -> None:
+    assert run("train", custom_folder, tmp_path / "run", "--model", model, "--method", "naive") == 0
+    file = tmp_path / "of_any_name.safetensors"
+    shutil.copy(tmp_path / "run" / "adapter" / ADAPTER_FILE, file)
+    seen = {}
+    for name, options in {
+        "base": (),
+        "none": ("--adapter", file, "--strength", 0),
+        "whole": ("--adapter", file),
+        "folder": ("--adapter", tmp_path / "run" / "adapter"),
+        "twice": ("--adapter", file, "--strength", 2),
+    }.items():
+        picture = tmp_path / f"{name}.png"
+        assert run("sample", "sunglasses", picture, "--model", model, "--steps", 2, "--seeds", 0, *options) == 0
+        seen[name] = picture.read_bytes()
+    assert seen["none"] == seen["base"] and seen["whole"] == seen["folder"]
+    assert len({seen[name] for name in ("base", "whole", "twice")}) == 3
+
+
 def test_train_takes_changes_to_the_recipe(
     model: str, custom_folder: Path, short_recipes: None, tmp_path: Path
 ) -> None:
