@@ -27,10 +27,12 @@ CAPTIONS_FILE = "captions.txt"
 def _refuse_other(path: Path, config: TrainConfig, captions: str) -> None:
     """Raise ValueError if the folder holds a run with another configuration or other captions."""
     saved, read = path / "config.json", path / CAPTIONS_FILE
-    if saved.exists() and TrainConfig.from_json(saved.read_text()) != config:
+    if saved.exists() and TrainConfig.from_json(saved.read_text(encoding="utf-8")) != config:
         raise ValueError(f"{path} holds a run of another recipe: choose another folder, or delete it")
-    if read.exists() and read.read_text().strip() != captions:
-        raise ValueError(f"{path} holds a run with {read.read_text().strip()} captions: choose another folder")
+    if read.exists() and read.read_text(encoding="utf-8").strip() != captions:
+        raise ValueError(
+            f"{path} holds a run with {read.read_text(encoding='utf-8').strip()} captions: choose another folder"
+        )
 
 
 def train_row(method: str, target: str, seed: int, folder: Path, captions: str) -> Path:
@@ -58,7 +60,7 @@ def measure_row(method: str, seed: int, path: Path, evaluation_set: EvaluationSe
     """Load the exported adapter of a run, as any user would, and measure it. A row that exists is kept."""
     done = path / ROW_FILE
     if done.exists():
-        row = Row.from_json(done.read_text())
+        row = Row.from_json(done.read_text(encoding="utf-8"))
         if len(row.report.values["target found"]) == len(evaluation_set.seeds):
             return row
     backbone = load("tiny")

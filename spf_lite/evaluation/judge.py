@@ -152,7 +152,7 @@ class Judge:
         folder = Path(folder)
         if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
             raise FileNotFoundError(f"no judge in {folder}: expected config.json and model.safetensors there")
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if {name: tuple(values) for name, values in config["heads"].items()} != HEADS:
             raise ValueError(f"the judge in {folder} was trained on other attributes than those of this version")
         net = JudgeNet(**config["net"])

@@ -51,7 +51,7 @@ def read_rows(folder: Path, target: str, methods: Sequence[str], seeds: Sequence
     found: dict[str, list[Row]] = {}
     for method in methods:
         paths = [run_folder(folder, target, method, seed) / ROW_FILE for seed in seeds]
-        rows = [Row.from_json(path.read_text()) for path in paths if path.exists()]
+        rows = [Row.from_json(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
         if rows:
             found[method] = rows
     return found
