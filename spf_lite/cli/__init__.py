@@ -1,4 +1,4 @@
-"""The command line: thin, everything it does is a function of the library.
+"""The command line. Everything it does is a function of the library.
 
 ``spf-lite render | custom | pretrain | check | train | sample | compare | paint | measure | cost``
 """
@@ -17,8 +17,8 @@ from spf_lite.cli.threads import set_thread_policy
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status.
 
-    A failure that the user can mend is one line on standard error, without a traceback, and exit status 2. A fault of
-    the program keeps its traceback.
+    A failure that the user can correct is one line on standard error, without a traceback, and exit status 2. A fault
+    of the program keeps its traceback.
     """
     options = build_parser().parse_args(arguments)
     set_thread_policy()  # before torch is imported
@@ -33,15 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"spf-lite {options.command}: interrupted\n")
         return 130
     except (ValueError, ArithmeticError, OSError, MemoryError, RuntimeError) as error:
-        message = _mendable(error)
+        message = _correctable(error)
         if message is None:
             raise
         sys.stderr.write(f"spf-lite {options.command}: {message}\n")
         return 2
 
 
-def _mendable(error: Exception) -> str | None:
-    """One line for an error that the user can mend; None for one that is a fault of the program."""
+def _correctable(error: Exception) -> str | None:
+    """One line for an error that the user can correct; None for one that is a fault of the program."""
     text = " ".join(str(error).split())  # what other libraries say may run over several lines
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return f"out of memory: try a smaller batch (--set gradient_accumulation=2) or --dtype float16 ({text[:120]})"

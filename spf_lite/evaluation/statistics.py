@@ -160,7 +160,7 @@ def holm(estimates: Mapping[Name, Estimate], level: float = 0.05) -> set[Name]:
     each other.
 
     Args:
-        estimates: by name: all comparisons of one table, the dull ones included.
+        estimates: by name: all comparisons of one table, also those that show nothing.
         level: the chance of a false name, over the whole table.
 
     Raises:

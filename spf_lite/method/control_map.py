@@ -91,13 +91,35 @@ def noise_difference(response: Tensor, reference: Tensor, smoothing: int = 3) ->
     return min_max(difference)
 
 
+def phrase_attention_maps(layers: dict[str, LayerRecord], phrases: Tensor, size: tuple[int, int]) -> Tensor:
+    r"""A_p, the attention map of every phrase: (B, P, h, w) in [0, 1].
+
+    .. math:: A_p = \mathrm{minmax}\Big(\frac1{|p|} \sum_{i \in p} A_\mathrm{ref}[i]\Big)
+
+    with :math:`A_\mathrm{ref}[i]` the reference path's attention map of token i, averaged over heads and layers and
+    resized to the latents.
+
+    Args:
+        layers: cross-attention of the reference path, from :func:`spf_lite.method.attention.record`.
+        phrases: token averages per phrase, (B, P, tokens), from :func:`spf_lite.data.batch.phrase_matrix`.
+        size: (h, w) of the latents.
+
+    Raises:
+        AttentionError: if no layer was recorded.
+    """
+    maps = torch.einsum("bpt,bthw->bphw", phrases, mean_maps(layers))
+    if maps.shape[-2:] != size:
+        maps = F.interpolate(maps, size, mode="bilinear", align_corners=False)
+    return min_max(maps)
+
+
 def combine(difference: Tensor, phrase_maps: Tensor, distances: Tensor, options: ControlMapOptions) -> Tensor:
-    r"""M from D, the phrase maps and their distances, (B, 1, h, w) in [0, 1]: the formula itself.
+    r"""The control map's formula: M from D, the phrase maps and their distances, (B, 1, h, w) in [0, 1].
 
     .. math:: M = \mathrm{clamp}\Big(D - w \sum_p D_\mathrm{CLIP}(p)\, A_p,\ 0,\ 1\Big)
 
-    With ``subtraction="mean"`` (ours) the sum is divided by :math:`\sum_p D_\mathrm{CLIP}(p)`. Rescaling, threshold and
-    softness (ours) follow.
+    With ``subtraction="sum"``, ``rescale=False``, ``threshold=0`` and ``softness=1`` this is all. By default (ours) the
+    sum is divided by :math:`\sum_p D_\mathrm{CLIP}(p)` and M is stretched to [0, 1]; threshold and softness follow.
 
     Args:
         difference: D, (B, 1, h, w).
@@ -125,12 +147,7 @@ def control_map(
     distances: Tensor,
     options: ControlMapOptions | None = None,
 ) -> ControlMap:
-    r"""Control maps of a batch, from what both paths computed in one step.
-
-    .. math:: A_p = \mathrm{minmax}\Big(\frac1{|p|} \sum_{i \in p} A_\mathrm{ref}[i]\Big)
-
-    with :math:`A_\mathrm{ref}[i]` the reference path's attention map of token i, averaged over heads and layers and
-    resized to the latents.
+    r"""Control maps of a batch, from what both paths computed in one step: D, every A_p, and M.
 
     Args:
         response: prediction of the response path, (B, C, h, w).
@@ -144,11 +161,7 @@ def control_map(
         AttentionError: if no layer was recorded.
     """
     options = options or ControlMapOptions()
-    tokens = mean_maps(reference_layers)  # (B, tokens, height, width)
-    maps = torch.einsum("bpt,bthw->bphw", phrases, tokens)
-    if maps.shape[-2:] != response.shape[-2:]:
-        maps = F.interpolate(maps, response.shape[-2:], mode="bilinear", align_corners=False)
-    maps = min_max(maps)
+    maps = phrase_attention_maps(reference_layers, phrases, (response.shape[-2], response.shape[-1]))
     difference = noise_difference(response, reference, options.smoothing)
     return ControlMap(difference, maps, distances, combine(difference, maps, distances, options))
 

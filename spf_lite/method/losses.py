@@ -52,11 +52,10 @@ class Term:
 def objective(terms: Mapping[str, Term], factors: Mapping[str, float], counts: Mapping[str, int]) -> Tensor:
     r"""The total objective, a scalar: stage 1 with the denoising term alone, stage 2 with every term that has a weight.
 
-    .. math::
-        L = L_\mathrm{denoise} + \sum_k w_k\, s_k\, \frac1{N_k} \sum_{i \in I_k} \ell_{k,i}
+    .. math:: L = \sum_k w_k\, s_k\, L_k, \qquad L_k = \frac1{N_k} \sum_{i \in I_k} \ell_{k,i}
 
-    where :math:`\ell_{k,i}` is term k of item i, :math:`I_k` the :math:`N_k` items that term k applies to,
-    :math:`w_k` its weight, and :math:`s_k` the scale that brings it to the size of the denoising term.
+    The denoising term is one of them, with its weight. Here :math:`\ell_{k,i}` is term k of item i, :math:`I_k` the
+    :math:`N_k` items that term k applies to, :math:`w_k` its weight, and :math:`s_k` the scale that brings it to the size of the denoising term.
 
     Source: SPF-Portrait (arXiv 2504.00396), total objective of the dual-path stage. The scales are ours.
 
@@ -123,7 +122,10 @@ def text_consistent(response: Tensor, reference: Tensor, keep: Tensor, aligned: 
 def fine_grained(response: Tensor, reference: Tensor, keep: Tensor) -> Tensor:
     r"""Features must agree outside the control map; one layer: (B,).
 
-    .. math:: L_\mathrm{fine} = \big\| (1 - M) \odot (Q_\mathrm{res} - Q_\mathrm{ref}) \big\|^2
+    .. math:: L_\mathrm{fine} = \big\| (1 - M) \odot (F_\mathrm{res} - F_\mathrm{ref}) \big\|^2
+
+    The paper's features are the queries Q. The recipes align what enters the layer instead
+    (``fine_features="inputs"``): the queries are its projection. The squared norm is a mean over channels and places.
 
     Args:
         response: features of the response path, (B, positions, channels).
@@ -135,7 +137,7 @@ def fine_grained(response: Tensor, reference: Tensor, keep: Tensor) -> Tensor:
 
 
 def enhancement(predicted: Tensor, portrait: Tensor, target: Tensor) -> Tensor:
-    r"""Response enhancement: the one-step prediction must differ from the target text as a real portrait does, (B,).
+    r"""Response enhancement, (B,): prediction and real portrait differ from the target text in the same direction.
 
     .. math:: L_\mathrm{enh} = 1 - \cos\big( I(\hat x_0) - T,\ I(x_0) - T \big)
 
@@ -145,7 +147,7 @@ def enhancement(predicted: Tensor, portrait: Tensor, target: Tensor) -> Tensor:
     In the book: :doc:`/08-response-enhancement`.
 
     Args:
-        predicted: :math:`I(\hat x_0)`, CLIP embeddings of one-step predictions, (B, width).
+        predicted: :math:`I(\hat x_0)`, CLIP embeddings of one-step predictions, of unit length, (B, width).
         portrait: :math:`I(x_0)`, of training portraits with the target, (B, width); no gradient.
         target: :math:`T`, of the target text, (width,) or (B, width); no gradient.
     """

@@ -23,7 +23,8 @@ def purecc_loss(response: Tensor, base: Tensor, concept: Tensor) -> Tensor:
         L = \| v_\mathrm{res} - (v_\mathrm{base} + \lambda R_\mathrm{target}) \|^2, \qquad
         \lambda = \frac{\langle v_\mathrm{res} - v_\mathrm{base}, R_\mathrm{target} \rangle}{\| R_\mathrm{target} \|^2}
 
-    The whole goal, with :math:`\lambda`, is detached, as in the paper's equations (its released code does not detach).
+    What the response is aligned with, :math:`\lambda` included, is detached, as in the paper's equations (its released
+    code does not detach).
 
     Args:
         response: :math:`v_\mathrm{res}`, prediction of the response path, (B, C, h, w).
@@ -31,9 +32,9 @@ def purecc_loss(response: Tensor, base: Tensor, concept: Tensor) -> Tensor:
         concept: :math:`R_\mathrm{target}` from :class:`Extractor`, (B, C, h, w); no gradient.
     """
     change, direction = (response - base).detach().flatten(1), concept.detach().flatten(1)
-    strength = (change * direction).sum(dim=1) / direction.square().sum(dim=1).clamp(min=1e-12)
-    goal = base.detach() + strength[:, None, None, None] * concept.detach()
-    return (response - goal).square().flatten(1).mean(dim=1)
+    lam = (change * direction).sum(dim=1) / direction.square().sum(dim=1).clamp(min=1e-12)
+    aligned = base.detach() + lam[:, None, None, None] * concept.detach()
+    return (response - aligned).square().flatten(1).mean(dim=1)
 
 
 class Extractor:

@@ -71,7 +71,14 @@ def training_target(scheduler: DDIMScheduler, latents: Tensor, noise: Tensor, ti
 
 
 def predicted_latents(scheduler: DDIMScheduler, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
-    r"""One-step prediction of the clean latents, :math:`\hat z_0`.
+    r"""One-step prediction of the clean latents, :math:`\hat z_0` (decoded: :math:`\hat x_0`).
+
+    .. math::
+        \hat z_0 = \frac{z_t - \sqrt{1 - \bar\alpha_t}\, \hat\epsilon}{\sqrt{\bar\alpha_t}}
+        \quad\text{or}\quad
+        \hat z_0 = \sqrt{\bar\alpha_t}\, z_t - \sqrt{1 - \bar\alpha_t}\, \hat v
+
+    for a predicted noise (Ho et al. 2020, eq. 15) or velocity (Salimans & Ho 2022).
 
     Args:
         scheduler: gives the prediction type and the noise schedule.

@@ -63,13 +63,13 @@ RECIPES: dict[str, TrainConfig] = {
     ),
     # PureCC: stage 1 tunes an extractor, stage 2 aligns with the reference prediction plus what the extractor adds.
     "purecc": replace(_STAGED, weight_purecc=1.0),
-    # SPF-Portrait as far as it is published: attention maps and queries of both paths agree outside the control map.
+    # SPF-Portrait as far as it is published: attention maps and features of both paths agree outside the control map.
     "paper": _PAPER,
     # The same with the published formula's sum over the phrases instead of their mean: the map is nearly all black.
     "paper-sum": replace(_PAPER, control=ControlMapOptions(subtraction="sum")),
     # The same on the cross-attention weights themselves, the paper's setting.
     "paper-weights": replace(_PAPER, trainable="weights", learning_rate=7.5e-4),
-    # Ours. Attention maps and queries leave values and output projections free, so the predicted noise is aligned
+    # Ours. Attention maps and features leave values and output projections free, so the predicted noise is aligned
     # outside the map as well. Reference portraits join the batches, some with the base text alone. What lies outside
     # the map is not learned from the set. The map is made once, at timesteps where it is clear.
     "spf": _SPF,

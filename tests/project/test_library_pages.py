@@ -77,5 +77,5 @@ def test_every_loss_is_in_the_index(module: object) -> None:
 
 def test_every_step_of_the_control_map_is_in_the_index() -> None:
     listed = {function for _, function, _ in EQUATIONS}
-    for name in ("noise_difference", "combine", "averaged_maps"):
+    for name in ("noise_difference", "phrase_attention_maps", "combine", "averaged_maps"):
         assert f"{control_map.__name__}.{name}" in listed

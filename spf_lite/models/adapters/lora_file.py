@@ -56,7 +56,7 @@ def read_lora(path: str | Path, unet: UNet2DConditionModel) -> dict[str, Factors
         both factors by the layer's name, on the processor.
 
     Raises:
-        BackboneError: if there is no such file, it is torn, not in the safetensors format or of another kind than
+        BackboneError: if there is no such file, it is incomplete, not in the safetensors format or of another kind than
             LoRA, or a key or shape of it has no counterpart in the UNet.
     """
     file = _find(path)

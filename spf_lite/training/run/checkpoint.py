@@ -233,8 +233,8 @@ class RunFolder:
             raise
         except Exception as error:  # whatever torch's reader says of bytes that are none of its own
             raise RunFolderError(
-                f"{path} is torn or not a checkpoint of this version ({error}): choose another folder, or begin anew "
-                "with overwrite=True (--overwrite)"
+                f"{path} is incomplete or not a checkpoint of this version ({error}): choose another folder, or "
+                "begin anew with overwrite=True (--overwrite)"
             ) from error
         return identity, state, history
 

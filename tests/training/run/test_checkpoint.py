@@ -197,7 +197,7 @@ def test_a_torn_checkpoint_is_named_and_left_alone(tmp_path: Path, size: int | N
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(b"something else" if size is None else path.read_bytes()[:size])
     before = contents(tmp_path)
-    with pytest.raises(RunFolderError, match="checkpoint.pt is torn or not a checkpoint of this version"):
+    with pytest.raises(RunFolderError, match="checkpoint.pt is incomplete or not a checkpoint of this version"):
         RunFolder(tmp_path, RUN).check(resume=True)
     assert contents(tmp_path) == before
     RunFolder(tmp_path, RUN).check(overwrite=True)
