@@ -55,8 +55,8 @@ def objective(terms: Mapping[str, Term], factors: Mapping[str, float], counts: M
     .. math:: L = \sum_k w_k\, s_k\, L_k, \qquad L_k = \frac1{N_k} \sum_{i \in I_k} \ell_{k,i}
 
     The denoising term is one of them, with its weight. Here :math:`\ell_{k,i}` is term k of item i, :math:`I_k` the
-    :math:`N_k` items that term k applies to, :math:`w_k` its weight, and :math:`s_k` the scale that brings it to the size
-    of the denoising term.
+    :math:`N_k` items that term k applies to, :math:`w_k` its weight, and :math:`s_k` the scale that brings it to the
+    size of the denoising term.
 
     Source: SPF-Portrait (arXiv 2504.00396), total objective of the dual-path stage. The scales are ours.
 
