@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spf_lite.models.adapters.trainable import Trainable
+from spf_lite.models.adapters.base import Trainable
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import encode_text
 from spf_lite.models.prefix_cache import shared_prefix
@@ -47,7 +47,7 @@ class Extractor:
     Args:
         backbone: its UNet carries ``trained``.
         trained: what is trained.
-        state: its state at the end of stage 1 (:meth:`spf_lite.models.adapters.trainable.Trainable.state`).
+        state: its state at the end of stage 1 (:meth:`spf_lite.models.adapters.base.Trainable.state`).
         target_text: the target alone, such as "sunglasses".
     """
 

@@ -18,8 +18,8 @@ import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
+from spf_lite.models.adapters.base import Trainable
 from spf_lite.models.adapters.lora import adapters_off
-from spf_lite.models.adapters.trainable import Trainable
 from spf_lite.models.clip import Clip
 from spf_lite.models.codec import decode_latents
 from spf_lite.models.compatibility import check_pipeline, check_precision, check_source

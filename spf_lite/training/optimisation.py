@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from spf_lite.config import TrainConfig
-from spf_lite.models.adapters.trainable import Trainable
+from spf_lite.models.adapters.base import Trainable
 from spf_lite.training.loss_meter import TrainingDivergedError
 from spf_lite.training.schedule import learning_rates
 

@@ -16,7 +16,7 @@ from spf_lite.data.draws import draw
 from spf_lite.data.encoding import ReferenceTexts, check_texts, reference_items, reference_latents
 from spf_lite.method.control_map import with_averaged_maps
 from spf_lite.method.purecc import Extractor
-from spf_lite.models.adapters.trainable import Trainable
+from spf_lite.models.adapters.base import Trainable
 from spf_lite.models.backbone import Backbone
 from spf_lite.training.loss_meter import check_finite
 from spf_lite.training.passes import Passes

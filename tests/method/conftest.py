@@ -9,7 +9,8 @@ from torch import Tensor
 from spf_lite.config import KINDS, PRECISIONS, TrainConfig
 from spf_lite.data.batch import Item
 from spf_lite.data.prompts import encode_pair
-from spf_lite.models.adapters.trainable import Trainable, make_trainable
+from spf_lite.models.adapters.base import Trainable
+from spf_lite.models.adapters.trainable import make_trainable
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import encode_text
 

@@ -2,8 +2,9 @@ import torch
 
 from spf_lite.method.paths import response_path
 from spf_lite.method.purecc import Extractor, purecc_loss
+from spf_lite.models.adapters.base import Trainable
 from spf_lite.models.adapters.lora import adapters_off
-from spf_lite.models.adapters.trainable import Lora, Trainable, make_trainable
+from spf_lite.models.adapters.trainable import Lora, make_trainable
 from spf_lite.models.backbone import Backbone
 
 from .conftest import autocast, gradients, move

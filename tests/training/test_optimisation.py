@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from spf_lite.config import TrainConfig
-from spf_lite.models.adapters.trainable import AdaLora
+from spf_lite.models.adapters.adalora import AdaLora
 from spf_lite.training.loss_meter import TrainingDivergedError
 from spf_lite.training.optimisation import Optimisation
 

@@ -25,8 +25,6 @@ from spf_lite.models.adapters.lora_file import Factors, read_lora
 from spf_lite.models.compatibility import check_unet
 from spf_lite.models.errors import BackboneError
 
-__all__ = ["AdaLora", "Lora", "Trainable", "Weights", "make_trainable"]
-
 
 def make_trainable(
     kind: str, unet: UNet2DConditionModel, rank: int, seed: int, steps: int, start_from: str | Path | None = None

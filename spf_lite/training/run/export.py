@@ -29,7 +29,7 @@ def write_adapter(
 
     Args:
         folder: made if it is not there.
-        layers: from :meth:`spf_lite.models.adapters.trainable.Trainable.lora_layers`.
+        layers: from :meth:`spf_lite.models.adapters.base.Trainable.lora_layers`.
         config: of the run.
         custom_set: what the adapter was trained on.
         base_model: folder or hub id of the model that it fits.

@@ -10,8 +10,10 @@ from diffusers.utils import convert_state_dict_to_diffusers
 from safetensors.torch import save_file
 
 from spf_lite.config import KINDS
+from spf_lite.models.adapters.adalora import AdaLora
+from spf_lite.models.adapters.base import Trainable
 from spf_lite.models.adapters.lora import load_adapter
-from spf_lite.models.adapters.trainable import AdaLora, Trainable, Weights, make_trainable
+from spf_lite.models.adapters.trainable import Weights, make_trainable
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.errors import BackboneError
 
