@@ -15,7 +15,9 @@ from spf_lite.method import control_map, losses, purecc
 
 BOOK = Path(__file__).parents[2] / "book"
 PAGES = sorted((BOOK / "api").glob("*.md"))
-ROW = re.compile(r"^\| ([^|]+) \| [^|]+ \| \{py:\w+\}`([\w.]+)` \| \[\d+\]\(([\w-]+\.ipynb)\) \|$", flags=re.MULTILINE)
+ROW = re.compile(
+    r"^\| ([^|]+) \| [^|]+ \| \{py:\w+\}`[\w.]+ <([\w.]+)>` \| \[\d+\]\(([\w-]+\.ipynb)\) \|$", flags=re.MULTILINE
+)
 INDEX = (BOOK / "library.md").read_text(encoding="utf-8").split("## Index of equations")[1].split("\n## ")[0]
 EQUATIONS = ROW.findall(INDEX)
 
