@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from spf_lite.config import WEIGHTS, TrainConfig
+from spf_lite.config import WEIGHTS
 from spf_lite.data.batch import Item
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.draws import draw
@@ -27,14 +27,13 @@ SCALE_BATCHES = 10
 
 
 def checked_reference_texts(
-    backbone: Backbone, custom_set: CustomSet, config: TrainConfig, given: ReferenceTexts | None
+    backbone: Backbone, custom_set: CustomSet, given: ReferenceTexts | None
 ) -> list[tuple[str, str | None]]:
     """Base texts of the reference portraits, each with the phrase that the target replaces.
 
     Args:
         backbone: whose text encoder they must fit.
         custom_set: its own references, or else its base texts, are the default.
-        config: whether there are reference portraits.
         given: instead of the default.
 
     Raises:

@@ -79,7 +79,7 @@ class DualPathTrainer:
         self.passes = Passes(backbone, config, self.accelerator)
         if config.map_source == "given" and any(example.mask is None for example in custom_set):
             raise CustomSetError(f"{custom_set.folder}: map_source='given' needs a mask_file in every line")
-        self.reference_texts = checked_reference_texts(backbone, custom_set, config, reference_texts)
+        self.reference_texts = checked_reference_texts(backbone, custom_set, reference_texts)
         self.num_train_timesteps = int(backbone.pipe.scheduler.config.num_train_timesteps)
         self.stage2 = Stage2(custom_items(backbone, custom_set, enhance=config.weight_enhancement > 0))
         model = "" if output_dir is None else backbone_digest(backbone, enhance=config.weight_enhancement > 0)
