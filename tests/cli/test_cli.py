@@ -128,8 +128,8 @@ def test_custom_writes_one_set_shipped_or_drawn(
         assert "holds files already: choose another folder" in refused(capsys, "custom", target, folder)
     assert before == {path: path.read_bytes() for path in folder.iterdir()}
     empty = tmp_path / "empty"
-    for seed in ("-1", "1.5", "x"):
-        line = refused(capsys, "custom", "beard", empty, "--confounders", seed)
+    for text in ("-1", "1.5", "x"):
+        line = refused(capsys, "custom", "beard", empty, "--confounders", text)
         assert "--confounders" in line and "expected" in line
     assert "unknown target 'monocle'" in refused(capsys, "custom", "monocle", empty)
     assert not empty.exists(), "nothing was begun"
@@ -194,6 +194,7 @@ def test_compare_prints_one_line_a_method(
     assert said == [*lines, f"wrote {saved}", f"wrote {painted}"]
     assert {path.parent.name for path in tmp_path.rglob("row.json")} == {"spf-7", "naive-7"}
     assert SetNote.read(tmp_path / "sunglasses" / "set-7") == SetNote.of("sunglasses", 7)
+    capsys.readouterr()  # progress bars
     assert "holds a run on the set of draw 7" in refused(capsys, *arguments, "--confounders", "shipped")
     assert "invalid choice: 'wild'" in refused(capsys, *arguments, "--confounders", "wild")
     shipped = (*arguments[:2], tmp_path / "shipped", "--prompts", 2, "--seeds", 7, "--methods", "naive")
@@ -249,10 +250,13 @@ def test_measure_says_writes_and_saves(
     for name, value in found.estimates().items():
         assert f"| {name} | {value} |" in card
     drawn = tmp_path / "drawn"
-    custom_sets.write_custom_set("sunglasses", drawn, 1, 32, confounders=4)
+    drawn.mkdir()
+    note = {"target": "sunglasses", "confounders": 4, "spurious": {"background": "pink"}}
+    (drawn / "spurious.json").write_text(json.dumps(note))
     assert run(*arguments, "--save", saved, "--custom-set", drawn) == 0
     other = PollutionReport.from_json(saved.read_text())
-    assert other.values["flip rate"] == found.values["flip rate"] and other.bias != found.bias
+    assert other.values["flip rate"] == found.values["flip rate"] and list(other.bias) == ["background"]
+    capsys.readouterr()  # progress bars
     line = refused(capsys, "measure", adapter, "beard", "--model", model, "--custom-set", drawn)
     assert line == f"{drawn} is a custom set of sunglasses, not of beard"
     line = refused(capsys, *arguments, "--custom-set", tmp_path)

@@ -11,7 +11,7 @@ from spf_lite import load
 from spf_lite.config import TrainConfig
 from spf_lite.evaluation import benchmark
 from spf_lite.evaluation.benchmark import compare_methods, measure_row, set_folder, train_row
-from spf_lite.evaluation.measuring import EvaluationSet, sample_evaluation_set
+from spf_lite.evaluation.measuring import EvaluationSet, measure_on, sample_evaluation_set
 from spf_lite.evaluation.report import PollutionReport
 from spf_lite.evaluation.rows import Row
 from spf_lite.models.adapters.lora import ADAPTER_FILE
@@ -268,11 +268,10 @@ def test_bias_is_counted_against_the_runs_own_set(
     small_world: Path, evaluation_set: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
-    measured = benchmark.measure_on
 
     def noted(*arguments: Any, **options: Any) -> PollutionReport:
         asked.append(options["spurious"])
-        return measured(*arguments, **options)
+        return measure_on(*arguments, **options)
 
     monkeypatch.setattr(benchmark, "measure_on", noted)
     for draw in (None, 3):

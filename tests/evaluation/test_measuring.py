@@ -253,9 +253,8 @@ def test_one_call_measures_a_model_that_was_just_trained(toy_samples: Path) -> N
     assert means(trained)["reconstruction"] > 0.01, "compared with the base model, whose adapter is off"
     by_hand = sample_evaluation_set(load(str(toy_samples / "tiny-portraits")), TARGET, 2, STEPS)
     assert trained == measure_on(backbone, load_judge(backbone), by_hand, STEPS)
-    drawn = spurious_attributes(TARGET, 2)
-    other = spf_lite.measure(backbone, TARGET, prompts=2, steps=STEPS, spurious=drawn)
-    assert other == measure_on(backbone, load_judge(backbone), by_hand, STEPS, drawn) and other != trained
+    other = spf_lite.measure(backbone, TARGET, prompts=2, steps=STEPS, spurious={"background": "pink"})
+    assert list(other.bias) == ["background"] and other.values["flip rate"] == trained.values["flip rate"]
 
 
 def test_one_call_refuses_before_it_samples(toy: Backbone, toy_samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
