@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 
 #: Loss terms of stage 2 and the configuration field that holds their weight.
 WEIGHTS = {
@@ -22,13 +22,16 @@ WEIGHTS = {
 }
 #: Sources of M, the map of where the target may act. ``sfcm``: the paper's control map, made anew in every step.
 #: ``averaged``: the same, made once when stage 2 begins, from several noises at low timesteps (ours). ``token``: the
-#: attention map of the target's own tokens. ``given``: a mask that comes with the custom set. ``none``: M = 0.
-MAPS = ("sfcm", "averaged", "token", "given", "none")
+#: attention map of the target's own tokens. ``surprise``: where the reference model cannot explain the portrait, made once
+#: (ours, :mod:`spf_lite.pure_pairs.surprise`). ``given``: a mask that comes with the custom set. ``none``: M = 0.
+MAPS = ("sfcm", "averaged", "token", "surprise", "given", "none")
 #: What is trained of the cross-attention projections: a LoRA adapter, an AdaLoRA adapter, or the weights themselves.
 KINDS = ("lora", "adalora", "weights")
 PRECISIONS = ("no", "fp16", "bf16")
 SUBTRACTIONS = ("mean", "sum")
 SCHEDULES = ("constant", "cosine")
+#: Forms of the texts: as they are given, or also with dropped phrases.
+TEXT_FORMS = ("given", "both")
 #: Features of cross-attention that the fine-grained loss can align.
 FEATURES = ("inputs", "queries", "outputs")
 
@@ -133,6 +136,20 @@ class TrainConfig:
         reference_portraits: number of portraits sampled from the reference model before stage 2 (ours); 0: none.
         reference_share: share of each stage-2 batch that is taken from these, in [0, 1].
         reconstruction_share: share of these with the base text on both paths, in [0, 1].
+        anchor_share: share of each batch, in both stages, that are anchors (ours), in [0, 1]: both paths are fed one
+            text without the target, and must agree everywhere. ``weight_reconstruction`` is their weight.
+        anchor_empty: share of the anchors with the empty text, which guidance relies on; the others have their base
+            text. In [0, 1].
+        anchor_own: share of the anchors that are portraits of the custom set, in [0, 1]; the others are reference
+            portraits. In stage 1, and without reference portraits, all are of the set.
+        fill_captions: whether the reference model reads what all captions leave out, and base texts name it (ours).
+        pure_pairs: number of portraits that are painted around the targets of the custom set, and take its place in
+            stage 2 (ours); 0: stage 2 learns from the set itself.
+        reach_limit: a place belongs to a phrase, and not to a ``surprise`` map, if swapping the phrase moves the
+            prediction there by more than this many times the surprise.
+        text_forms: ``given``: texts as they are. ``both``: of each portrait there are two items, one with all phrases of
+            its base text, one in which each phrase but the first is kept with probability one half (ours). If all
+            captions are short and all other texts full, the length of a text predicts the target.
         fine_features: features of cross-attention that the fine-grained loss aligns, one of :data:`FEATURES`.
         trusted: the enhancement loss applies below this share of the timesteps, in [0, 1] (open in the paper; 0.7).
         denoise_outside: weight of the denoising loss outside the map, in [0, 1]; 1: unmasked, as in the paper; 0:
@@ -175,6 +192,13 @@ class TrainConfig:
     reference_portraits: int = 0
     reference_share: float = 0.5
     reconstruction_share: float = 0.33
+    anchor_share: float = 0.0
+    anchor_empty: float = 0.5
+    anchor_own: float = 0.5
+    fill_captions: bool = False
+    pure_pairs: int = 0
+    reach_limit: float = 0.7
+    text_forms: str = "given"
     fine_features: str = "inputs"
     trusted: float = 0.7
     denoise_outside: float = 1.0
@@ -199,7 +223,16 @@ class TrainConfig:
         for name in ("learning_rate", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected more than 0")
-        for name in ("reference_share", "reconstruction_share", "trusted", "map_timesteps", "denoise_outside"):
+        for name in (
+            "reference_share",
+            "reconstruction_share",
+            "anchor_share",
+            "anchor_empty",
+            "anchor_own",
+            "trusted",
+            "map_timesteps",
+            "denoise_outside",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 to 1")
         for name, known in (
@@ -208,12 +241,19 @@ class TrainConfig:
             ("map_source", MAPS),
             ("mixed_precision", PRECISIONS),
             ("schedule", SCHEDULES),
+            ("text_forms", TEXT_FORMS),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(known)}")
         for name in ("weight_reconstruction", "weight_prior"):
-            if getattr(self, name) and not self.reference_portraits:
-                raise ValueError(f"{name} needs reference_portraits: there are none that it could apply to")
+            if getattr(self, name) and not (self.reference_portraits or self.anchor_share):
+                raise ValueError(
+                    f"{name} needs reference_portraits or anchor_share: there is nothing it could apply to"
+                )
+        if self.anchor_share and not self.weight_reconstruction:
+            raise ValueError("anchor_share needs weight_reconstruction: anchors without a weight would be wasted items")
+        if self.stage1_steps and self.anchor_share == 1:
+            raise ValueError("anchor_share=1 leaves stage 1 nothing to learn from")
         if self.stage2_steps and not any(self.weight(term) * share for term, share in self._shares().items()):
             raise ValueError(
                 f"stage2_steps={self.stage2_steps}, but no loss term with a weight applies to any item: give one of "
@@ -222,12 +262,21 @@ class TrainConfig:
 
     def _shares(self) -> dict[str, float]:
         """Share of the items of stage 2 that each term applies to, on average."""
-        reference = self.reference_share if self.reference_portraits else 0.0
+        anchors = self.anchor_share
+        reference = (1 - anchors) * self.reference_share if self.reference_portraits else 0.0
         repeats = bool(self.weight_reconstruction or self.weight_prior)
-        reconstruction = reference * self.reconstruction_share if repeats else 0.0
+        reconstruction = anchors + (reference * self.reconstruction_share if repeats else 0.0)
+        custom = 1 - anchors - reference
         shares = dict.fromkeys(WEIGHTS, 1 - reconstruction)
-        shares |= {"denoise": 1 - reference, "enhancement": (1 - reference) * self.trusted}
+        shares |= {"denoise": custom, "enhancement": custom * self.trusted}
         return shares | {"reconstruction": reconstruction, "prior": reconstruction}
+
+    def of_stage1(self) -> TrainConfig:
+        """The same run with the terms of stage 1 alone: denoising, and the reconstruction of anchors if there are any."""
+        weights = dict.fromkeys(WEIGHTS.values(), 0.0) | {"weight_denoise": 1.0}
+        if self.anchor_share:
+            weights["weight_reconstruction"] = self.weight_reconstruction
+        return replace(self, **weights, map_source="none", denoise_outside=1.0, reference_portraits=0)
 
     @property
     def steps(self) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -22,11 +23,11 @@ from spf_lite.data.batch import Item, by_size
 from spf_lite.data.captions import occurrences
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.geometry import Size, buckets, crop_to, fit, nearest_bucket
-from spf_lite.data.prompts import PromptPair, encode_pair
+from spf_lite.data.prompts import PromptPair, encode_pair, split_phrases
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import encode_images, encode_text, to_tensor
 from spf_lite.models.sampling import sample
-from spf_lite.models.tokenizer import PromptError
+from spf_lite.models.tokenizer import PromptError, tokenize
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,74 @@ def check_texts(backbone: Backbone, texts: ReferenceTexts, target_text: str, pla
             raise PromptError(f"{where}: {text!r} already holds the target {target_text!r}")
 
 
+def encode_texts(backbone: Backbone, texts: Sequence[str]) -> Tensor:
+    """``encoder_hidden_states`` of N texts, (N, L, width), in main memory; equal texts are encoded once.
+
+    Raises:
+        PromptTooLongError: if a text has more tokens than the text encoder takes.
+    """
+    distinct = list(dict.fromkeys(texts))
+    ids = torch.tensor([tokenize(backbone.pipe.tokenizer, text).ids for text in distinct])
+    rows = torch.cat([encode_text(backbone.pipe, part).cpu() for part in ids.split(32)])
+    number = {text: k for k, text in enumerate(distinct)}
+    return rows[[number[text] for text in texts]]
+
+
+def empty_text(backbone: Backbone) -> Tensor:
+    """``encoder_hidden_states`` of the empty text, (L, width): what guidance leads away from."""
+    return encode_texts(backbone, [""])[0]
+
+
+def with_text_forms(backbone: Backbone, items: Sequence[Item], seed: int) -> list[Item]:
+    """Every item twice: with its own texts, and with a base text that names some of its phrases only.
+
+    The first phrase ("a person") is always kept, every other with probability one half. What is replaced may be among
+    those that are not named: then the target is added at the end.
+
+    Args:
+        backbone: whose text encoder and CLIP are used.
+        items: N of them.
+        seed: of the choice.
+
+    Returns:
+        2 N items, each beside its other form.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shorter = []
+    for item in items:
+        phrases = split_phrases(item.pair.base_text)
+        kept = (torch.rand(len(phrases), generator=generator) < 0.5).tolist()
+        shorter.append(", ".join(phrase for k, phrase in enumerate(phrases) if k == 0 or kept[k]))
+    forms = [replace(item, is_shortened=True) for item in retold(backbone, items, shorter)]
+    return [form for both in zip(items, forms, strict=True) for form in both]
+
+
+def retold(backbone: Backbone, items: Sequence[Item], base_texts: Sequence[str]) -> list[Item]:
+    """The same portraits with other base texts.
+
+    Args:
+        backbone: whose text encoder and CLIP are used.
+        items: N of them.
+        base_texts: N. If the phrase that the target replaces does not stand in one, the target is added at its end.
+
+    Raises:
+        PromptError: if a text does not fit the model.
+    """
+    pairs = [
+        _pair(backbone, text, item.pair.target_text, kept_phrase(item.pair.replaces, text))
+        for item, text in zip(items, base_texts, strict=True)
+    ]
+    return [
+        replace(item, pair=pair, base=base, complete=complete, distances=_distances(backbone, pair))
+        for item, pair, (base, complete) in zip(items, pairs, _texts(backbone, pairs), strict=True)
+    ]
+
+
+def kept_phrase(phrase: str | None, text: str) -> str | None:
+    """A phrase, if it stands between the commas of a text; else None."""
+    return phrase if phrase in split_phrases(text) else None
+
+
 def _texts(backbone: Backbone, pairs: Sequence[PromptPair]) -> list[tuple[Tensor, Tensor]]:
     """``encoder_hidden_states`` of base and complete text of each pair, (L, width); equal texts are encoded once."""
     wanted = {tuple(ids.tolist()): ids for pair in pairs for ids in (pair.base_ids, pair.complete_ids)}
@@ -87,7 +156,7 @@ def _texts(backbone: Backbone, pairs: Sequence[PromptPair]) -> list[tuple[Tensor
 
 
 @torch.no_grad()
-def _preview_features(backbone: Backbone, latents: Tensor) -> Tensor:
+def preview_features(backbone: Backbone, latents: Tensor) -> Tensor:
     """CLIP embeddings of portraits (B, C, h, w), decoded as one-step predictions are: both have its artefacts."""
     preview = backbone.decode_preview(latents.to(backbone.pipe.device))
     return backbone.clip.image_features(preview.float().clamp(0, 1)).cpu()
@@ -127,7 +196,7 @@ def custom_items(backbone: Backbone, custom_set: CustomSet, enhance: bool = Fals
     def encoded(part: list[int]) -> Tensor:
         latents = encode_images(pipe, to_tensor([fit(custom_set[i].image, pixels[i]) for i in part])).cpu()
         if enhance:
-            features.update(zip(part, _preview_features(backbone, latents), strict=True))
+            features.update(zip(part, preview_features(backbone, latents), strict=True))
         return latents
 
     latents = _by_group(sizes, encoded)
