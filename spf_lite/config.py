@@ -118,6 +118,9 @@ class TrainConfig:
         trainable: what is trained of the cross-attention projections: ``lora``, ``adalora``, or ``weights``, the
             projections themselves (the paper's setting).
         rank: of the low-rank factors; for AdaLoRA the average rank after pruning; unused for ``weights``.
+        contrast: 0: low-rank factors start at random. More than 0 (ours): A of keys and values starts at the directions
+            in which complete texts differ most from base texts (:mod:`spf_lite.data.contrast`), times this number.
+            Needs ``trainable=lora`` and no stage 1.
         max_grad_norm: gradients are clipped to this norm.
         seed: of the adapter's initialisation, data order, noise and timesteps.
         weight_denoise: weight of the denoising loss (open in the paper whether it stays in stage 2; default: yes).
@@ -177,6 +180,7 @@ class TrainConfig:
     warmup_steps: int = 0
     trainable: str = "lora"
     rank: int = 16
+    contrast: float = 0.0
     max_grad_norm: float = 1.0
     seed: int = 0
     weight_denoise: float = 1.0
@@ -217,7 +221,7 @@ class TrainConfig:
         for name in ("batch_size", "rank", "checkpoint_every", "gradient_accumulation", "map_draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
-        for name in ("warmup_steps", "reference_portraits", *WEIGHTS.values()):
+        for name in ("warmup_steps", "reference_portraits", "pure_pairs", "contrast", "reach_limit", *WEIGHTS.values()):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
         for name in ("learning_rate", "max_grad_norm"):
@@ -252,6 +256,12 @@ class TrainConfig:
                 )
         if self.anchor_share and not self.weight_reconstruction:
             raise ValueError("anchor_share needs weight_reconstruction: anchors without a weight would be wasted items")
+        if self.contrast and (self.trainable != "lora" or self.stage1_steps):
+            raise ValueError(
+                "contrast is where the factors of a LoRA start in stage 2: set trainable=lora, stage1_steps=0"
+            )
+        if self.pure_pairs and self.map_source not in ("surprise", "averaged", "given"):
+            raise ValueError("pure_pairs needs a map that is made before stage 2: surprise, averaged or given")
         if self.stage1_steps and self.anchor_share == 1:
             raise ValueError("anchor_share=1 leaves stage 1 nothing to learn from")
         if self.stage2_steps and not any(self.weight(term) * share for term, share in self._shares().items()):

@@ -11,6 +11,7 @@ from typing import Any
 
 from spf_lite.config import WEIGHTS
 from spf_lite.data.batch import Item
+from spf_lite.data.contrast import contrast_directions
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.encoding import ReferenceTexts, check_texts, reference_items, reference_latents, with_text_forms
 from spf_lite.method.control_map import with_averaged_maps
@@ -146,6 +147,8 @@ def prepared(
             whole = [item for item in custom if not item.is_shortened]
             custom = with_pure_pairs(backbone, whole, [text for text, _ in texts], config)
             custom = in_text_forms(backbone, custom, config)
+    if config.contrast:
+        trained.start_along(config.contrast * contrast_directions([*custom, *references], passes.empty, config.rank))
     extractor = None
     if config.weight_purecc:
         state = {name: value.detach().clone() for name, value in trained.state().items()}
