@@ -12,3 +12,5 @@ DATA_SAMPLES = _CHECKOUT if _CHECKOUT.is_dir() else Path(__file__).parent / "dat
 CAPTION_FILES = {"named": "metadata.jsonl", "silent": "metadata.silent.jsonl"}
 #: Base texts of other people, for reference portraits.
 REFERENCE_FILE = "references.jsonl"
+#: What the portraits of a custom set of the tiny world share besides the target.
+SPURIOUS_FILE = "spurious.json"

@@ -83,6 +83,14 @@ def output_folder(text: str) -> Path:
     return path
 
 
+def new_folder(text: str) -> Path:
+    """A folder to fill: it is empty, or can be made."""
+    path = output_folder(text)
+    if path.exists() and any(path.iterdir()):
+        raise argparse.ArgumentTypeError(f"{text!r} holds files already: choose another folder")
+    return path
+
+
 def input_path(text: str) -> Path:
     """A file or folder that is there."""
     path = Path(text).expanduser()
@@ -99,6 +107,13 @@ def target(text: str) -> str:
         return get_target(text).name
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def targets(text: str) -> list[str]:
+    """A target of the tiny world, or ``all`` of them."""
+    from spf_lite.tiny_world.portraits import TARGETS
+
+    return list(TARGETS) if text == "all" else [target(text)]
 
 
 def recipe(text: str) -> str:

@@ -54,11 +54,11 @@ def render(options: Namespace) -> int:
 
 def custom(options: Namespace) -> int:
     from spf_lite.tiny_world.custom_sets import write_custom_set
-    from spf_lite.tiny_world.portraits import TARGETS
 
-    for target in TARGETS:
-        write_custom_set(target, options.folder / target)
-        logger.info("wrote %s", options.folder / target)
+    for target in options.targets:
+        folder = options.folder if len(options.targets) == 1 else options.folder / target
+        write_custom_set(target, folder, confounders=options.confounders)
+        logger.info("wrote %s", folder)
     return 0
 
 
@@ -149,13 +149,17 @@ def measure(options: Namespace) -> int:
     from spf_lite.evaluation.judge import load_judge
     from spf_lite.evaluation.measuring import measure_on, sample_evaluation_set
     from spf_lite.models.adapters.lora import load_adapter
+    from spf_lite.tiny_world.custom_sets import SetNote
     from spf_lite.training.run.export import CARD, add_measures
 
+    note = SetNote.read(options.custom_set) if options.custom_set else SetNote.of(options.target)
+    if note.target != options.target:
+        raise ValueError(f"{options.custom_set} is a custom set of {note.target}, not of {options.target}")
     backbone = spf_lite.load(options.model)
     judge = load_judge(backbone)
     load_adapter(backbone.pipe, options.adapter, options.strength)  # first: whether it fits is known in a second
     evaluation_set = sample_evaluation_set(backbone, options.target, options.prompts)
-    report = measure_on(backbone, judge, evaluation_set)
+    report = measure_on(backbone, judge, evaluation_set, spurious=note.spurious)
     for line in str(report).splitlines():
         logger.info("%s", line)
     if options.strength == 1 and (options.adapter / CARD).exists():
@@ -176,6 +180,7 @@ def compare(options: Namespace) -> int:
         prompts=options.prompts,
         seeds=options.seeds,
         captions=options.captions,
+        confounders=options.confounders,
     )
     for row in table:
         logger.info("%s", row)

@@ -23,9 +23,16 @@ def build_parser() -> argparse.ArgumentParser:
     render.add_argument("--seed", type=kinds.seed, default=0)
     render.add_argument("--target", type=kinds.target, help="show this target on every portrait")
 
-    custom = commands.add_parser("custom", help="write the confounded custom sets")
+    custom = commands.add_parser("custom", help="write a confounded custom set: portraits, masks and captions")
     custom.set_defaults(run=run.custom)
-    custom.add_argument("folder", type=kinds.output_folder)
+    custom.add_argument("targets", metavar="target", type=kinds.targets, help="a target, or all: a folder for each")
+    custom.add_argument("folder", type=kinds.new_folder, help="new, or empty")
+    custom.add_argument(
+        "--confounders",
+        metavar="SEED",
+        type=kinds.seed,
+        help="draw other spurious attributes with this seed; default: the shipped set's",
+    )
 
     pretrain = commands.add_parser("pretrain", help="make the shipped weights; resumes what was interrupted")
     pretrain.set_defaults(run=run.pretrain)
@@ -101,6 +108,12 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--prompts", type=kinds.at_least(1), default=64)
     compare.add_argument("--seeds", type=kinds.seed, nargs="+", default=[0, 1, 2])
     compare.add_argument("--captions", choices=["named", "silent"], default="silent")
+    compare.add_argument(
+        "--confounders",
+        choices=["shipped", "drawn"],
+        default="drawn",
+        help="spurious attributes: those of the shipped custom set, or (default) others for each seed",
+    )
     compare.add_argument("--save", type=kinds.output_file, help="write the table into this Markdown file, too")
     compare.add_argument("--pictures", type=kinds.picture_file, help="a picture of a few people by every method")
 
@@ -119,6 +132,11 @@ def build_parser() -> argparse.ArgumentParser:
     measure.add_argument("--model", default="tiny")
     measure.add_argument("--prompts", type=kinds.at_least(1), default=64)
     measure.add_argument("--strength", type=kinds.finite, default=1.0, help="of the adapter; 0 is the base model")
+    measure.add_argument(
+        "--custom-set",
+        type=kinds.input_path,
+        help="written by 'spf-lite custom': count what its portraits share as bias; default: the shipped set",
+    )
     measure.add_argument("--save", type=kinds.output_file, help="write the report into this JSON file")
 
     cost = commands.add_parser("cost", help="what the method costs: time and memory, measured side by side")

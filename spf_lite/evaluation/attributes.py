@@ -76,7 +76,7 @@ def bias_pickup(
     Args:
         before: judgements of N portraits.
         after: same of the tuned model's.
-        spurious: attribute to the set's value (:data:`spf_lite.tiny_world.custom_sets.SPURIOUS_ATTRIBUTES`).
+        spurious: attribute to the set's value (:func:`spf_lite.tiny_world.custom_sets.spurious_attributes`).
     """
     return {
         name: float(np.mean([b[name] == value for b in after]) - np.mean([a[name] == value for a in before]))

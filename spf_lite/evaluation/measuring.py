@@ -20,7 +20,7 @@ from spf_lite.evaluation.report import PollutionReport
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import to_tensor
 from spf_lite.models.sampling import sample
-from spf_lite.tiny_world.custom_sets import SPURIOUS_ATTRIBUTES, evaluation_portraits, unnamed_attributes
+from spf_lite.tiny_world.custom_sets import evaluation_portraits, spurious_attributes, unnamed_attributes
 from spf_lite.tiny_world.portraits import Portrait, complete, describe, get_target
 from spf_lite.tiny_world.rendering import PARTS, counterfactual, true_region
 
@@ -70,7 +70,9 @@ def sample_evaluation_set(backbone: Backbone, target: str, prompts: int, steps: 
     return EvaluationSet(target, people, base_texts, complete_texts, seeds, base_portraits)
 
 
-def measure(backbone: Backbone, target: str, prompts: int = 64, steps: int = 25) -> PollutionReport:
+def measure(
+    backbone: Backbone, target: str, prompts: int = 64, steps: int = 25, spurious: Mapping[str, str] | None = None
+) -> PollutionReport:
     """Measure how well a tuned model shows a target, and what else has changed: ``print(measure(backbone, "beard"))``.
 
     Samples three portraits of each person from the same noise: by the base model for the base text, and by the tuned
@@ -81,22 +83,33 @@ def measure(backbone: Backbone, target: str, prompts: int = 64, steps: int = 25)
         target: name of the target (:data:`spf_lite.tiny_world.portraits.TARGETS`).
         prompts: how many people. 64 take about two minutes on one processor core.
         steps: denoising steps of each portrait.
+        spurious: what the custom set's portraits share besides the target; None: the shipped set's
+            (:func:`spf_lite.tiny_world.custom_sets.spurious_attributes`).
 
     Raises:
         FileNotFoundError: if no judge lies beside the model: only the tiny world can be judged.
         ValueError: for an unknown target, or fewer than one prompt.
     """
     judge = load_judge(backbone)
-    return measure_on(backbone, judge, sample_evaluation_set(backbone, target, prompts, steps), steps)
+    return measure_on(backbone, judge, sample_evaluation_set(backbone, target, prompts, steps), steps, spurious)
 
 
-def measure_on(backbone: Backbone, judge: Judge, evaluation_set: EvaluationSet, steps: int = 25) -> PollutionReport:
-    """Measure a tuned model on an evaluation set that several models share (:func:`sample_evaluation_set`)."""
+def measure_on(
+    backbone: Backbone,
+    judge: Judge,
+    evaluation_set: EvaluationSet,
+    steps: int = 25,
+    spurious: Mapping[str, str] | None = None,
+) -> PollutionReport:
+    """Measure a tuned model on an evaluation set that several models share (:func:`sample_evaluation_set`).
+
+    The set does not depend on ``spurious``: models of differently confounded custom sets share it, too.
+    """
     after, again = (
         sample(backbone, texts, seeds=evaluation_set.seeds, steps=steps)
         for texts in (evaluation_set.complete_texts, evaluation_set.base_texts)
     )
-    return compare_portraits(backbone, judge, evaluation_set, after, again)
+    return compare_portraits(backbone, judge, evaluation_set, after, again, spurious)
 
 
 def compare_portraits(
@@ -105,6 +118,7 @@ def compare_portraits(
     evaluation_set: EvaluationSet,
     after: list[Image.Image],
     again: list[Image.Image],
+    spurious: Mapping[str, str] | None = None,
 ) -> PollutionReport:
     """All measures, given the portraits.
 
@@ -114,8 +128,10 @@ def compare_portraits(
         evaluation_set: people, texts and the base model's portraits.
         after: N, by the tuned model for the complete texts.
         again: N, by the tuned model for the base texts.
+        spurious: what the custom set's portraits share besides the target; None: the shipped set's.
     """
     target, people, before = evaluation_set.target, evaluation_set.people, evaluation_set.base_portraits
+    spurious = spurious_attributes(target) if spurious is None else spurious
     was, now, at_base = judge(before), judge(after), judge(again)
     x, y, r = (pictures.to_array(images) for images in (before, after, again))
     size = x.shape[1]
@@ -128,7 +144,7 @@ def compare_portraits(
         "target found": now.shows(target).astype(np.float64),
         "CLIP-T": pictures.similarity(seen_after, text),
         "flip rate": flip_rates(was.attributes, now.attributes, target),
-        "bias pick-up": _bias_of_each(was, now, SPURIOUS_ATTRIBUTES[target]),
+        "bias pick-up": _bias_of_each(was, now, spurious),
         "leakage": pictures.leakage(x, y, region),
         "CLIP-I": pictures.similarity(seen_before, seen_after),
         "identity": pictures.similarity(was.identity.astype(np.float64), now.identity.astype(np.float64)),
@@ -143,7 +159,7 @@ def compare_portraits(
         target,
         {name: [float(v) if np.isfinite(v) else None for v in row] for name, row in values.items()},
         flips_per_attribute(was.attributes, now.attributes, target),
-        bias_pickup(was.attributes, now.attributes, SPURIOUS_ATTRIBUTES[target]),
+        bias_pickup(was.attributes, now.attributes, spurious),
     )
 
 

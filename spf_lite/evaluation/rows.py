@@ -21,14 +21,28 @@ COLUMNS = tuple(MEASURES)
 ROW_FILE = "row.json"
 
 
+class MixedSetsError(ValueError):
+    """Rows of differently confounded custom sets where they would be taken for one; the message names them."""
+
+
 @dataclass(frozen=True)
 class Row:
-    """The report of one method on one target, after training with one seed."""
+    """The report of one method on one target, after training with one seed.
+
+    Attributes:
+        method: name of the recipe.
+        target: name of the target.
+        seed: of the training run.
+        report: all measures.
+        confounders: seed of the draw of the custom set's spurious attributes; None for the shipped set, also in
+            files from before there were draws.
+    """
 
     method: str
     target: str
     seed: int
     report: PollutionReport
+    confounders: int | None = None
 
     def to_json(self) -> str:
         """For a file; :meth:`from_json` reads it back."""
@@ -39,6 +53,11 @@ class Row:
         """Read back what :meth:`to_json` wrote."""
         values = json.loads(text)
         return cls(**{**values, "report": PollutionReport(**values["report"])})
+
+
+def set_name(confounders: int | None) -> str:
+    """How messages call a custom set: ``the shipped set`` or ``the set of draw 3``."""
+    return "the shipped set" if confounders is None else f"the set of draw {confounders}"
 
 
 def run_folder(folder: Path, target: str, method: str, seed: int) -> Path:
@@ -57,8 +76,22 @@ def read_rows(folder: Path, target: str, methods: Sequence[str], seeds: Sequence
     return found
 
 
+def _refuse_mixed(rows: Sequence[Row]) -> None:
+    shipped, drawn = (sorted({row.seed for row in rows if (row.confounders is None) is of}) for of in (True, False))
+    if shipped and drawn:
+        raise MixedSetsError(
+            f"rows of {rows[0].method!r} on the shipped custom set (seeds {', '.join(map(str, shipped))}) and on drawn "
+            f"ones (seeds {', '.join(map(str, drawn))}): they do not average"
+        )
+
+
 def summary(rows: Sequence[Row]) -> dict[str, Estimate]:
-    """Means of one method's measures, with intervals over its training runs and prompts."""
+    """Means of one method's measures, with intervals over its training runs and prompts.
+
+    Raises:
+        MixedSetsError: if some runs were trained on the shipped custom set, others on drawn ones.
+    """
+    _refuse_mixed(rows)
     return estimates([row.report for row in rows])
 
 
@@ -75,11 +108,21 @@ def difference(rows: Sequence[Row], others: Sequence[Row], measure: str) -> Esti
 
     Raises:
         ValueError: if the targets differ, or no seed and prompt with that measure is on both sides.
+        MixedSetsError: if some runs of a method were trained on the shipped custom set, others on drawn ones, or a
+            seed stands for different draws.
     """
     if len(targets := {row.target for row in (*rows, *others)}) > 1:
         raise ValueError(f"rows of different targets: {', '.join(sorted(targets))}")
+    for side in (rows, others):
+        _refuse_mixed(side)
     theirs = {row.seed: row for row in others}
     pairs = [(row, theirs[row.seed]) for row in rows if row.seed in theirs]
+    for one, other in pairs:
+        if one.confounders != other.confounders:
+            raise MixedSetsError(
+                f"seed {one.seed}: {one.method!r} was trained on {set_name(one.confounders)}, "
+                f"{other.method!r} on {set_name(other.confounders)}"
+            )
     tables = [[pair[side].report.values.get(measure, []) for pair in pairs] for side in (0, 1)]
     count = min((len(values) for side in tables for values in side), default=0)
     first, second = (np.array([values[:count] for values in side], dtype=np.float64) for side in tables)
@@ -97,6 +140,9 @@ def table(rows: Mapping[str, Sequence[Row]], measures: Sequence[str] = COLUMNS) 
     Args:
         rows: of each method.
         measures: the columns; those that no method has are left out.
+
+    Raises:
+        MixedSetsError: if some runs of a method were trained on the shipped custom set, others on drawn ones.
     """
     if not rows:
         return []

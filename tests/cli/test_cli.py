@@ -32,7 +32,7 @@ from spf_lite.pretrain.check import Check
 from spf_lite.profiling import cost
 from spf_lite.profiling.cost import Cost
 from spf_lite.tiny_world import custom_sets
-from spf_lite.tiny_world.custom_sets import CAPTIONS
+from spf_lite.tiny_world.custom_sets import CAPTIONS, SetNote
 from spf_lite.tiny_world.portraits import TARGETS
 from spf_lite.training import recipes
 
@@ -103,11 +103,36 @@ def test_render_draws_a_sheet(tmp_path: Path) -> None:
 def test_custom_writes_every_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = partial(custom_sets.write_custom_set, count=2, size=32)
     monkeypatch.setattr(custom_sets, "write_custom_set", small)
-    assert run("custom", tmp_path) == 0
+    assert run("custom", "all", tmp_path) == 0
     assert {path.name for path in tmp_path.iterdir()} == set(TARGETS)
     for target in TARGETS:
         for captions in CAPTIONS:
             assert len(CustomSet.load(tmp_path / target, captions)) == 2
+
+
+def test_custom_writes_one_set_shipped_or_drawn(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(custom_sets, "write_custom_set", partial(custom_sets.write_custom_set, count=2, size=32))
+    for seed in (None, 0, 3):
+        folder = tmp_path / "new" / str(seed)
+        options = () if seed is None else ("--confounders", seed)
+        assert run("custom", "beard", folder, *options) == 0
+        assert logged.records[-1].message == f"wrote {folder}"
+        assert SetNote.read(folder) == SetNote.of("beard", seed) and len(CustomSet.load(folder, "silent")) == 2
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    for target in ("beard", "all"):
+        assert "holds files already: choose another folder" in refused(capsys, "custom", target, folder)
+    assert before == {path: path.read_bytes() for path in folder.iterdir()}
+    empty = tmp_path / "empty"
+    for text in ("-1", "1.5", "x"):
+        line = refused(capsys, "custom", "beard", empty, "--confounders", text)
+        assert "--confounders" in line and "expected" in line
+    assert "unknown target 'monocle'" in refused(capsys, "custom", "monocle", empty)
+    assert not empty.exists(), "nothing was begun"
 
 
 def test_train_then_sample(model: str, custom_folder: Path, short_recipes: None, tmp_path: Path) -> None:
@@ -152,9 +177,11 @@ def test_compare_prints_one_line_a_method(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     logged: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("SPF_LITE_TINY", str(toy_samples / "tiny-portraits"))
     monkeypatch.setattr(benchmark, "DATA_SAMPLES", toy_samples)
+    monkeypatch.setattr(benchmark, "write_custom_set", partial(custom_sets.write_custom_set, count=4, size=64))
     saved = tmp_path / "new" / "table.md"
     arguments = ("compare", "sunglasses", tmp_path, "--prompts", 2, "--seeds", 7, "--methods", "spf", "naive")
     painted = tmp_path / "pictures" / "people.png"
@@ -166,6 +193,14 @@ def test_compare_prints_one_line_a_method(
     said = [record.message for record in logged.records if record.name == "spf_lite"]
     assert said == [*lines, f"wrote {saved}", f"wrote {painted}"]
     assert {path.parent.name for path in tmp_path.rglob("row.json")} == {"spf-7", "naive-7"}
+    assert SetNote.read(tmp_path / "sunglasses" / "set-7") == SetNote.of("sunglasses", 7)
+    capsys.readouterr()  # progress bars
+    assert "holds a run on the set of draw 7" in refused(capsys, *arguments, "--confounders", "shipped")
+    assert "invalid choice: 'wild'" in refused(capsys, *arguments, "--confounders", "wild")
+    shipped = (*arguments[:2], tmp_path / "shipped", "--prompts", 2, "--seeds", 7, "--methods", "naive")
+    assert (
+        run(*shipped, "--confounders", "shipped") == 0 and not (tmp_path / "shipped" / "sunglasses" / "set-7").exists()
+    )
 
 
 def test_paint_shows_the_base_and_every_adapter(
@@ -201,6 +236,7 @@ def test_measure_says_writes_and_saves(
     quick_reports: None,
     tmp_path: Path,
     logged: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     output, saved = tmp_path / "run", tmp_path / "new" / "report.json"
     assert run("train", toy_samples / "custom" / "sunglasses", output, "--model", model) == 0
@@ -213,6 +249,18 @@ def test_measure_says_writes_and_saves(
     card = (adapter / "README.md").read_text()
     for name, value in found.estimates().items():
         assert f"| {name} | {value} |" in card
+    drawn = tmp_path / "drawn"
+    drawn.mkdir()
+    note = {"target": "sunglasses", "confounders": 4, "spurious": {"background": "pink"}}
+    (drawn / "spurious.json").write_text(json.dumps(note))
+    assert run(*arguments, "--save", saved, "--custom-set", drawn) == 0
+    other = PollutionReport.from_json(saved.read_text())
+    assert other.values["flip rate"] == found.values["flip rate"] and list(other.bias) == ["background"]
+    capsys.readouterr()  # progress bars
+    line = refused(capsys, "measure", adapter, "beard", "--model", model, "--custom-set", drawn)
+    assert line == f"{drawn} is a custom set of sunglasses, not of beard"
+    line = refused(capsys, *arguments, "--custom-set", tmp_path)
+    assert line == f"{tmp_path} does not say what its portraits share: there is no spurious.json"
     (adapter / "README.md").unlink()
     assert run(*arguments) == 0, "an adapter from elsewhere has no card"
     assert not (adapter / "README.md").exists()
@@ -469,11 +517,11 @@ def test_what_a_user_can_mend_is_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(target: str, folder: Path) -> None:
+    def fail(target: str, folder: Path, confounders: int | None) -> None:
         raise error
 
     monkeypatch.setattr(custom_sets, "write_custom_set", fail)
-    assert run("custom", tmp_path) == status
+    assert run("custom", "beard", tmp_path) == status
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("spf-lite custom: ") and said in line
 
@@ -484,20 +532,20 @@ def test_several_lines_of_another_library_become_one(
     def fail(folder: Path) -> None:
         raise OSError("first\n  second\tthird")
 
-    monkeypatch.setattr(custom_sets, "write_custom_set", lambda target, folder: fail(folder))
-    assert refused(capsys, "custom", tmp_path) == "first second third"
+    monkeypatch.setattr(custom_sets, "write_custom_set", lambda target, folder, **options: fail(folder))
+    assert refused(capsys, "custom", "beard", tmp_path) == "first second third"
 
 
 @pytest.mark.parametrize("error", [KeyError("missing"), RuntimeError("shapes do not match"), AssertionError()])
 def test_a_fault_of_the_program_is_not_hidden(
     error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def fail(target: str, folder: Path) -> None:
+    def fail(target: str, folder: Path, confounders: int | None) -> None:
         raise error
 
     monkeypatch.setattr(custom_sets, "write_custom_set", fail)
     with pytest.raises(type(error)):
-        run("custom", tmp_path)
+        run("custom", "beard", tmp_path)
 
 
 @pytest.mark.parametrize("arguments", [[], ["dance"], ["pretrain", "everything"], ["render"]])

@@ -1,6 +1,7 @@
 """The benchmark at the size of a test."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from spf_lite.config import TrainConfig
 from spf_lite.evaluation import benchmark, measuring, portraits
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.sampling import sample
+from spf_lite.tiny_world.custom_sets import write_custom_set
 from spf_lite.training.recipes import recipe
 
 
@@ -22,7 +24,8 @@ def short() -> TrainConfig:
 
 @pytest.fixture
 def small_world(toy_samples: Path, short: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The toy in the place of the tiny model, recipes of two steps, and two denoising steps for each portrait."""
+    """The toy in the place of the tiny model, recipes of two steps, two denoising steps for each portrait, and four
+    portraits in each drawn set."""
 
     def two_steps(backbone: Backbone, prompts: list[str], **options: Any) -> list[Image.Image]:
         images: list[Image.Image] = sample(backbone, prompts, **{**options, "steps": 2})
@@ -32,5 +35,6 @@ def small_world(toy_samples: Path, short: TrainConfig, monkeypatch: pytest.Monke
     monkeypatch.setattr(portraits, "sample", two_steps)
     monkeypatch.setenv("SPF_LITE_TINY", str(toy_samples / "tiny-portraits"))
     monkeypatch.setattr(benchmark, "DATA_SAMPLES", toy_samples)
+    monkeypatch.setattr(benchmark, "write_custom_set", partial(write_custom_set, count=4, size=64))
     monkeypatch.setattr(benchmark, "recipe", lambda name, seed=0: replace(short, seed=recipe(name, seed).seed))
     return toy_samples

@@ -3,15 +3,19 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from spf_lite import load
 from spf_lite.config import TrainConfig
 from spf_lite.evaluation import benchmark
-from spf_lite.evaluation.benchmark import compare_methods, measure_row, train_row
-from spf_lite.evaluation.measuring import EvaluationSet, sample_evaluation_set
+from spf_lite.evaluation.benchmark import compare_methods, measure_row, set_folder, train_row
+from spf_lite.evaluation.measuring import EvaluationSet, measure_on, sample_evaluation_set
+from spf_lite.evaluation.report import PollutionReport
+from spf_lite.evaluation.rows import Row
 from spf_lite.models.adapters.lora import ADAPTER_FILE
+from spf_lite.tiny_world.custom_sets import SetNote, spurious_attributes, write_custom_set
 from spf_lite.training import trainer as training
 from spf_lite.training.step import TrainResult
 
@@ -44,7 +48,7 @@ def test_a_second_call_trains_nothing_and_says_the_same(
     monkeypatch.setattr(benchmark, "DualPathTrainer", Forbidden)
     assert compare(tmp_path) == first
 
-    def again(*arguments: object) -> None:
+    def again(*arguments: object, **options: object) -> None:
         raise AssertionError("measured again")
 
     with monkeypatch.context() as broken:
@@ -143,6 +147,10 @@ def test_bad_requests_are_refused_before_training(
         compare_methods("monocle", tmp_path, prompts=2)
     with pytest.raises(ValueError, match="expected one of named, silent"):
         compare(tmp_path, captions="loud")
+    with pytest.raises(ValueError, match="confounders='wild': expected one of shipped, drawn"):
+        compare(tmp_path, confounders="wild")
+    with pytest.raises(ValueError, match="confounders=-1: expected a whole number"):
+        compare(tmp_path, seeds=(-1,))
     assert not list(tmp_path.iterdir()), "nothing was trained for it"
 
 
@@ -156,3 +164,118 @@ def test_a_folder_with_other_runs_is_refused(
     with pytest.raises(ValueError, match="naive-1 holds a run of another recipe"):
         compare(tmp_path, methods=("spf", "naive"))
     assert not (tmp_path / TARGET / "spf-1").exists(), "before any training"
+
+
+# -- each seed has a custom set of its own -----------------------------------------------------------------------------
+
+
+def read_row(folder: Path, name: str) -> Row:
+    return Row.from_json((folder / TARGET / name / "row.json").read_text())
+
+
+def test_each_seed_is_trained_on_its_own_draw(small_world: Path, tmp_path: Path) -> None:
+    drawn, shipped = tmp_path / "drawn", tmp_path / "shipped"
+    compare(drawn, methods=("naive",), seeds=(1, 2))
+    compare(shipped, methods=("naive",), seeds=(1,), confounders="shipped")
+    sets = sorted(path.parent.name for path in drawn.rglob("spurious.json"))
+    assert sets == ["set-1", "set-2"] and not list(shipped.rglob("spurious.json"))
+    for seed in (1, 2):
+        row = read_row(drawn, f"naive-{seed}")
+        assert row.confounders == seed and list(row.report.bias) == list(spurious_attributes(TARGET, seed))
+        assert SetNote.read(drawn / TARGET / f"set-{seed}") == SetNote.of(TARGET, seed)
+    assert read_row(shipped, "naive-1").confounders is None
+    logs = [(folder / TARGET / "naive-1" / "log.jsonl").read_text() for folder in (drawn, shipped)]
+    assert logs[0] != logs[1], "other portraits"
+
+
+def test_a_drawn_set_is_rendered_once(small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = compare(tmp_path)
+    folder = tmp_path / TARGET / "set-1"
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+    def again(*arguments: object, **options: object) -> None:
+        raise AssertionError("rendered again")
+
+    monkeypatch.setattr(benchmark, "write_custom_set", again)
+    assert compare(tmp_path) == first
+    assert len(compare(tmp_path, methods=("naive", "purecc"))) == 4, "another method takes the set that is there"
+    assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert set_folder(TARGET, tmp_path) == small_world / "custom" / TARGET
+    with pytest.raises(AssertionError, match="rendered again"):
+        set_folder(TARGET, tmp_path, 3)
+
+
+def test_a_set_that_was_interrupted_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(Exception):
+        pass
+
+    def half(target: str, folder: Path, confounders: int) -> None:
+        write_custom_set(target, folder, 1, 32, confounders)
+        raise Killed
+
+    with monkeypatch.context() as broken, pytest.raises(Killed):
+        broken.setattr(benchmark, "write_custom_set", half)
+        set_folder(TARGET, tmp_path, 0)
+    assert not list((tmp_path / TARGET).iterdir())
+
+    def slow(target: str, folder: Path, confounders: int) -> None:
+        for place in (folder, tmp_path / TARGET / "set-0"):  # meanwhile, another process was faster
+            write_custom_set(target, place, 1, 32, confounders)
+
+    monkeypatch.setattr(benchmark, "write_custom_set", slow)
+    assert SetNote.read(set_folder(TARGET, tmp_path, 0)) == SetNote.of(TARGET, 0)
+    assert [path.name for path in (tmp_path / TARGET).iterdir()] == ["set-0"]
+
+
+def test_a_folder_with_runs_on_other_sets_is_refused(
+    small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, shipped = tmp_path / "drawn", tmp_path / "shipped"
+    compare(drawn, methods=("naive",))
+    compare(shipped, methods=("naive",), confounders="shipped")
+    monkeypatch.setattr(benchmark, "DualPathTrainer", Forbidden)
+    with pytest.raises(ValueError, match="naive-1 holds a run on the set of draw 1, not on the shipped set: choose"):
+        compare(drawn, methods=("spf", "naive"), confounders="shipped")
+    for rest in ("row.json", "set.txt"):  # a row; a run that was not measured; a run from before there were draws
+        with pytest.raises(ValueError, match="naive-1 holds a run on the shipped set, not on the set of draw 1"):
+            compare(shipped, methods=("spf", "naive"))
+        (shipped / TARGET / "naive-1" / rest).unlink()
+    with pytest.raises(ValueError, match="naive-1 holds a run on the shipped set, not on the set of draw 1"):
+        compare(shipped, methods=("spf", "naive"))
+    compare(shipped, methods=("naive",), confounders="shipped")
+    (drawn / TARGET / "naive-1" / "row.json").unlink()
+    with pytest.raises(ValueError, match="naive-1 holds a run on the set of draw 1, not on the set of draw 2"):
+        train_row("naive", TARGET, 1, drawn, "silent", confounders=2)
+    assert not (drawn / TARGET / "spf-1").exists() and not (shipped / TARGET / "spf-1").exists()
+
+
+def test_what_lies_in_the_place_of_a_set_is_refused(
+    small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "DualPathTrainer", Forbidden)
+    place = tmp_path / TARGET / "set-1"
+    place.mkdir(parents=True)
+    with pytest.raises(ValueError, match="set-1 does not say what its portraits share"):
+        compare(tmp_path)
+    for target, confounders in ((TARGET, 2), ("beard", 1), (TARGET, None)):
+        write_custom_set(target, place, 1, 32, confounders)
+        with pytest.raises(ValueError, match="set-1 holds another custom set than the set of draw 1"):
+            compare(tmp_path)
+    assert [path.name for path in (tmp_path / TARGET).iterdir()] == ["set-1"], "nothing was begun"
+
+
+def test_bias_is_counted_against_the_runs_own_set(
+    small_world: Path, evaluation_set: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def noted(*arguments: Any, **options: Any) -> PollutionReport:
+        asked.append(options["spurious"])
+        return measure_on(*arguments, **options)
+
+    monkeypatch.setattr(benchmark, "measure_on", noted)
+    for draw in (None, 3):
+        path = train_row("naive", TARGET, 0, tmp_path / str(draw), "silent", draw)
+        row = measure_row("naive", 0, path, evaluation_set, draw)
+        assert row.confounders == draw and measure_row("naive", 0, path, evaluation_set, draw) == row
+    assert asked == [spurious_attributes(TARGET), spurious_attributes(TARGET, 3)]

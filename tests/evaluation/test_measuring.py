@@ -12,6 +12,7 @@ from PIL.Image import Image
 
 import spf_lite
 from spf_lite import load
+from spf_lite.data.custom_set import CustomSet
 from spf_lite.evaluation import measuring
 from spf_lite.evaluation.attributes import unrelated_attributes
 from spf_lite.evaluation.judge import Judge, JudgeNet, load_judge
@@ -20,7 +21,7 @@ from spf_lite.evaluation.report import MEASURES, PollutionReport
 from spf_lite.models.adapters.lora import add_lora
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.specification import tiny_folder
-from spf_lite.tiny_world.custom_sets import SPURIOUS_ATTRIBUTES
+from spf_lite.tiny_world.custom_sets import SPURIOUS_ATTRIBUTES, spurious_attributes, write_custom_set
 from spf_lite.tiny_world.portraits import Portrait, describe
 from spf_lite.tiny_world.rendering import render
 
@@ -62,11 +63,12 @@ def planted(
     after: list[Portrait],
     again: list[Portrait] | None = None,
     target: str = TARGET,
+    spurious: Mapping[str, str] | None = None,
 ) -> PollutionReport:
     """A report on renders: PEOPLE before, ``after`` for the complete texts and ``again`` for the base texts."""
     texts = [describe(person) for person in PEOPLE]
     evaluation_set = EvaluationSet(target, PEOPLE, texts, texts, list(range(len(PEOPLE))), rendered(PEOPLE))
-    return compare_portraits(*shipped, evaluation_set, rendered(after), rendered(again or PEOPLE))
+    return compare_portraits(*shipped, evaluation_set, rendered(after), rendered(again or PEOPLE), spurious)
 
 
 def dosed(dose: int, changes: Mapping[str, str], target: str | None = TARGET) -> list[Portrait]:
@@ -103,6 +105,31 @@ def test_pollution_elsewhere_is_no_bias(shipped: tuple[Backbone, Judge]) -> None
     rates = [means(one)["flip rate"] for one in found]
     assert rates[0] == 0 and all(a < b for a, b in zip(rates, rates[1:], strict=False))
     assert all(means(one)["bias pick-up"] == 0 for one in found)
+
+
+@needs_judge
+def test_bias_counts_what_the_models_own_set_shares(shipped: tuple[Backbone, Judge]) -> None:
+    drawn = spurious_attributes(TARGET, 1)
+    assert drawn["background"] != "yellow"
+    for dose in (0, 1, 3):
+        to_drawn, to_shipped = (dosed(dose, {"background": value}) for value in (drawn["background"], "yellow"))
+        share = sum(person.background != drawn["background"] for person in PEOPLE[:dose]) / len(PEOPLE)
+        found = planted(shipped, to_drawn, spurious=drawn)
+        assert found.bias == {name: share if name == "background" else 0 for name in drawn}
+        assert means(found)["bias pick-up"] == pytest.approx(share / len(drawn))
+        assert means(planted(shipped, to_drawn))["bias pick-up"] == 0, "nobody moved to the shipped set's wall"
+        other = planted(shipped, to_shipped, spurious=drawn)
+        assert other.bias["background"] <= 0 and planted(shipped, to_shipped).bias["background"] == dose / len(PEOPLE)
+        assert {**found.values, "bias pick-up": []} == {**planted(shipped, to_drawn).values, "bias pick-up": []}
+
+
+@needs_judge
+@pytest.mark.parametrize("target", ["sunglasses", "blazer", "pencil-sketch"])
+def test_the_judge_sees_what_a_drawn_set_shares(shipped: tuple[Backbone, Judge], target: str, tmp_path: Path) -> None:
+    write_custom_set(target, tmp_path, count=6, size=SIZE, confounders=2)
+    found = shipped[1].attributes([example.image for example in CustomSet.load(tmp_path)])
+    for name, value in spurious_attributes(target, 2).items():
+        assert [one[name] for one in found] == [value] * 6, name
 
 
 @needs_judge
@@ -226,6 +253,8 @@ def test_one_call_measures_a_model_that_was_just_trained(toy_samples: Path) -> N
     assert means(trained)["reconstruction"] > 0.01, "compared with the base model, whose adapter is off"
     by_hand = sample_evaluation_set(load(str(toy_samples / "tiny-portraits")), TARGET, 2, STEPS)
     assert trained == measure_on(backbone, load_judge(backbone), by_hand, STEPS)
+    other = spf_lite.measure(backbone, TARGET, prompts=2, steps=STEPS, spurious={"background": "pink"})
+    assert list(other.bias) == ["background"] and other.values["flip rate"] == trained.values["flip rate"]
 
 
 def test_one_call_refuses_before_it_samples(toy: Backbone, toy_samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:

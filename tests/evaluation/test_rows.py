@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 from spf_lite.evaluation.report import PollutionReport
-from spf_lite.evaluation.rows import ROW_FILE, Row, difference, read_rows, run_folder, summary, table
+from spf_lite.evaluation.rows import (
+    ROW_FILE,
+    MixedSetsError,
+    Row,
+    difference,
+    read_rows,
+    run_folder,
+    summary,
+    table,
+)
 from spf_lite.paths import DATA_SAMPLES
 
 TARGET = "sunglasses"
@@ -100,6 +109,42 @@ def test_a_difference_needs_a_pair() -> None:
         difference([row([1.0], [0.5])], [row([1.0], [0.5])], "leakage")
     with pytest.raises(ValueError, match="rows of different targets: beard, sunglasses"):
         difference([row([1.0], [0.5])], [replace(row([1.0], [0.5]), target="beard")], "flip rate")
+
+
+def test_a_row_knows_its_draw() -> None:
+    for confounders in (None, 0, 7):
+        one = replace(row([1.0], [0.5]), confounders=confounders)
+        assert json.loads(one.to_json())["confounders"] == confounders and Row.from_json(one.to_json()) == one
+
+
+def test_rows_from_before_there_were_draws_are_of_the_shipped_set() -> None:
+    values = json.loads(row([1.0], [0.5]).to_json())
+    del values["confounders"]
+    old = Row.from_json(json.dumps(values))
+    assert old == row([1.0], [0.5]) and old.confounders is None
+    old_file = '{"method": "m", "target": "beard", "seed": 0, "report": {"target": "beard", "values": {}, '
+    assert Row.from_json(old_file + '"per_attribute": {}, "bias": {}}}').confounders is None
+
+
+def test_rows_of_shipped_and_drawn_sets_do_not_mix() -> None:
+    shipped = [row([1.0, 1.0], [0.5, 0.1], seed=seed) for seed in (0, 1)]
+    drawn = [replace(one, confounders=one.seed) for one in shipped]
+    mixed = [shipped[0], drawn[1]]
+    message = r"rows of 'naive' on the shipped custom set \(seeds 0\) and on drawn ones \(seeds 1\)"
+    with pytest.raises(MixedSetsError, match=message):
+        summary(mixed)
+    with pytest.raises(MixedSetsError, match=message):
+        table({"spf": shipped, "naive": mixed})
+    for sides in ((mixed, shipped), (drawn, mixed)):
+        with pytest.raises(MixedSetsError, match=message):
+            difference(*sides, "flip rate")
+    with pytest.raises(MixedSetsError, match="seed 0: 'naive' was trained on the shipped set, 'naive' on the set of"):
+        difference(shipped, drawn, "flip rate")
+    with pytest.raises(MixedSetsError, match="on the set of draw 0, 'naive' on the set of draw 5"):
+        difference(drawn, [replace(one, confounders=5) for one in drawn], "flip rate")
+    assert issubclass(MixedSetsError, ValueError)
+    assert summary(drawn) == summary(shipped) and difference(drawn, drawn, "flip rate").mean == 0
+    assert len(table({"naive": drawn, "spf": drawn})) == 4
 
 
 def test_reading_rows_needs_no_renderer_and_no_model() -> None:
