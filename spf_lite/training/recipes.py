@@ -32,6 +32,30 @@ _SPF = replace(
     control=ControlMapOptions(threshold=0.2, softness=0.0),
 )
 
+# Ours, the recipe of pure pairs: no stage 1. The reference model reads what the captions leave out, is surprised where
+# the target is, and paints new people around it. Stage 2 learns the target inside the map; outside of it, and for every
+# text without the target, the response path agrees with the reference path.
+_PURE_PAIRS = TrainConfig(
+    stage1_steps=0,
+    stage2_steps=1000,
+    schedule="cosine",
+    warmup_steps=20,
+    scale_terms=False,
+    weight_denoise=0.3,
+    weight_output=1.0,
+    weight_reconstruction=1.0,
+    denoise_outside=0.0,
+    reference_portraits=128,
+    reference_share=0.0,
+    anchor_share=0.5,
+    anchor_empty=0.5,
+    map_source="surprise",
+    fill_captions=True,
+    pure_pairs=96,
+    text_forms="both",
+    contrast=1.0,
+)
+
 RECIPES: dict[str, TrainConfig] = {
     # Standard fine-tuning of the cross-attention layers: whatever the set has in common is learned with the target.
     # Called LoRA elsewhere, which it is.
@@ -73,6 +97,7 @@ RECIPES: dict[str, TrainConfig] = {
     # outside the map as well. Reference portraits join the batches, some with the base text alone. What lies outside
     # the map is not learned from the set. The map is made once, at timesteps where it is clear.
     "spf": _SPF,
+    "pure-pairs": _PURE_PAIRS,
     # Ablations: one part left out.
     "spf-no-text": replace(_SPF, weight_text=0.0),
     "spf-no-fine": replace(_SPF, weight_fine=0.0),
