@@ -27,7 +27,6 @@ from spf_lite.method.attention import LayerRecord, record
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.prefix_cache import shared_prefix
 
-
 #: Latents that pass through the reference path at a time, where any number is asked for.
 CHUNK = 32
 

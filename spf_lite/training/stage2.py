@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from spf_lite.config import WEIGHTS
+from spf_lite.config import WEIGHTS, TrainConfig
 from spf_lite.data.batch import Item
 from spf_lite.data.contrast import contrast_directions
 from spf_lite.data.custom_set import CustomSet
