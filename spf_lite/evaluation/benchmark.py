@@ -11,7 +11,8 @@ from pathlib import Path
 from spf_lite.config import TrainConfig
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.evaluation.judge import load_judge
-from spf_lite.evaluation.measuring import EvaluationSet, measure_on, sample_evaluation_set
+from spf_lite.evaluation.measuring import EvaluationSet, measure_on, sample_evaluation_sets
+from spf_lite.evaluation.report import measures_of
 from spf_lite.evaluation.rows import ROW_FILE, Row, run_folder, table
 from spf_lite.files import write_file
 from spf_lite.models.adapters.lora import ADAPTER_FILE, load_adapter
@@ -56,18 +57,28 @@ def train_row(method: str, target: str, seed: int, folder: Path, captions: str) 
     return path
 
 
-def measure_row(method: str, seed: int, path: Path, evaluation_set: EvaluationSet) -> Row:
-    """Load the exported adapter of a run, as any user would, and measure it. A row that exists is kept."""
+def measure_row(method: str, seed: int, path: Path, evaluation_sets: Sequence[EvaluationSet]) -> Row:
+    """Load the exported adapter of a run, as any user would, and measure it.
+
+    A row that exists is kept if it has as many prompts and no measure is missing.
+
+    Args:
+        method: name of the recipe.
+        seed: of the training run.
+        path: folder of the run.
+        evaluation_sets: one for each text form, all of one target.
+    """
     done = path / ROW_FILE
     if done.exists():
         row = Row.from_json(done.read_text(encoding="utf-8"))
-        if len(row.report.values["target found"]) == len(evaluation_set.seeds):
+        wanted = [name for of in evaluation_sets for name in measures_of(of.form)]
+        if row.report.prompts == len(evaluation_sets[0].seeds) and row.report.values.keys() >= set(wanted):
             return row
     backbone = load("tiny")
     load_adapter(backbone.pipe, path / "adapter")
-    report = measure_on(backbone, load_judge(backbone), evaluation_set)
+    report = measure_on(backbone, load_judge(backbone), evaluation_sets)
     add_measures(path / "adapter", {name: str(value) for name, value in report.estimates().items()})
-    row = Row(method, evaluation_set.target, seed, report)
+    row = Row(method, report.target, seed, report)
     write_file(done, row.to_json())
     return row
 
@@ -97,10 +108,10 @@ def compare_methods(
     for seed in seeds:
         for method in methods:
             _refuse_other(run_folder(folder, target, method, seed), recipe(method, seed=seed), captions)
-    evaluation_set = sample_evaluation_set(load("tiny"), target, prompts)
+    evaluation_sets = sample_evaluation_sets(load("tiny"), target, prompts)
     rows: dict[str, list[Row]] = {method: [] for method in methods}
     for seed in seeds:
         for method in methods:
             path = train_row(method, target, seed, folder, captions)
-            rows[method].append(measure_row(method, seed, path, evaluation_set))
+            rows[method].append(measure_row(method, seed, path, evaluation_sets))
     return table(rows)
