@@ -78,7 +78,8 @@ def pure(before: Sequence[Mapping[str, str]], after: Sequence[Mapping[str, str]]
     """
     head = head_of(target)
     shown = np.array([verdict[head] == target for verdict in after], dtype=np.bool_)
-    return (shown & (flip_rates(before, after, target) == 0)).astype(np.float64)
+    unchanged: NDArray[np.bool_] = flip_rates(before, after, target) == 0
+    return (shown & unchanged).astype(np.float64)
 
 
 def flips_per_attribute(
