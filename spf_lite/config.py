@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from typing import Any
 
 #: Loss terms of stage 2 and the configuration field that holds their weight.
 WEIGHTS = {
@@ -22,8 +23,8 @@ WEIGHTS = {
 }
 #: Sources of M, the map of where the target may act. ``sfcm``: the paper's control map, made anew in every step.
 #: ``averaged``: the same, made once when stage 2 begins, from several noises at low timesteps (ours). ``token``: the
-#: attention map of the target's own tokens. ``surprise``: where the reference model cannot explain the portrait, made once
-#: (ours, :mod:`spf_lite.pure_pairs.surprise`). ``given``: a mask that comes with the custom set. ``none``: M = 0.
+#: attention map of the target's own tokens. ``surprise``: where the reference model cannot explain the portrait, made
+#: once (ours, :mod:`spf_lite.pure_pairs.surprise`). ``given``: a mask that comes with the custom set. ``none``: M = 0.
 MAPS = ("sfcm", "averaged", "token", "surprise", "given", "none")
 #: What is trained of the cross-attention projections: a LoRA adapter, an AdaLoRA adapter, or the weights themselves.
 KINDS = ("lora", "adalora", "weights")
@@ -150,8 +151,8 @@ class TrainConfig:
             stage 2 (ours); 0: stage 2 learns from the set itself.
         reach_limit: a place belongs to a phrase, and not to a ``surprise`` map, if swapping the phrase moves the
             prediction there by more than this many times the surprise.
-        text_forms: ``given``: texts as they are. ``both``: of each portrait there are two items, one with all phrases of
-            its base text, one in which each phrase but the first is kept with probability one half (ours). If all
+        text_forms: ``given``: texts as they are. ``both``: of each portrait there are two items, one with all phrases
+            of its base text, one in which each phrase but the first is kept with probability one half (ours). If all
             captions are short and all other texts full, the length of a text predicts the target.
         fine_features: features of cross-attention that the fine-grained loss aligns, one of :data:`FEATURES`.
         trusted: the enhancement loss applies below this share of the timesteps, in [0, 1] (open in the paper; 0.7).
@@ -282,8 +283,8 @@ class TrainConfig:
         return shares | {"reconstruction": reconstruction, "prior": reconstruction}
 
     def of_stage1(self) -> TrainConfig:
-        """The same run with the terms of stage 1 alone: denoising, and the reconstruction of anchors if there are any."""
-        weights = dict.fromkeys(WEIGHTS.values(), 0.0) | {"weight_denoise": 1.0}
+        """The same run with the terms of stage 1 alone: denoising, and the reconstruction of anchors if it has any."""
+        weights: dict[str, Any] = dict.fromkeys(WEIGHTS.values(), 0.0) | {"weight_denoise": 1.0}
         if self.anchor_share:
             weights["weight_reconstruction"] = self.weight_reconstruction
         return replace(self, **weights, map_source="none", denoise_outside=1.0, reference_portraits=0)

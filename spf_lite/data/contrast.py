@@ -52,7 +52,7 @@ def contrast_directions(items: Sequence[Item], empty: Tensor, rank: int) -> Tens
     root = torch.linalg.cholesky(covariance)  # S_0 = R R^T turns the problem into an ordinary one
     whitened = torch.linalg.solve_triangular(root, added.T, upper=False)
     _, vectors = torch.linalg.eigh(whitened @ whitened.T / len(added))
-    rows = torch.linalg.solve_triangular(root.T, vectors.flip(1)[:, :rank], upper=True).T
+    rows: Tensor = torch.linalg.solve_triangular(root.T, vectors.flip(1)[:, :rank], upper=True).T
     return rows.float()
 
 

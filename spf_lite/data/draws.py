@@ -82,9 +82,9 @@ def draw(
         references = [item for item in references if item.latents.shape == size]
     in_stage2 = step >= config.stage1_steps
     anchors = _anchors(config, custom, references, empty, generator)
-    size = config.batch_size - len(anchors)
-    own = _count(size * config.reference_share, generator) if in_stage2 and references else 0
-    chosen = torch.randint(len(custom), (size - own,), generator=generator).tolist()
+    others = config.batch_size - len(anchors)
+    own = _count(others * config.reference_share, generator) if in_stage2 and references else 0
+    chosen = torch.randint(len(custom), (others - own,), generator=generator).tolist()
     drawn = torch.randint(max(1, len(references)), (own,), generator=generator).tolist()
     again = (torch.rand(own, generator=generator) < config.reconstruction_share).tolist()
     if not (config.weight_reconstruction or config.weight_prior):
@@ -92,7 +92,7 @@ def draw(
     noise = torch.randn(config.batch_size, *custom[0].latents.shape, generator=generator)
     return Draw(
         [custom[i] for i in chosen] + [references[i] for i in drawn] + anchors,
-        [False] * (size - own) + again + [True] * len(anchors),
+        [False] * (others - own) + again + [True] * len(anchors),
         noise,
         torch.randint(num_train_timesteps, (config.batch_size,), generator=generator),
     )

@@ -8,7 +8,9 @@ caption, and predicts the clean portrait. Where the target is, it is wrong:
 with the base text b, completed by :mod:`spf_lite.pure_pairs.reading`. Where a phrase p acts is measured as well: it is
 swapped for another one, and the prediction moves.
 
-.. math:: R_p = \frac1K \sum_k \frac1C \sum_c | \hat z_0(z_{t_k}, t_k, E(b)) - \hat z_0(z_{t_k}, t_k, E(b_{p \to p'})) |_c
+.. math::
+    R_p = \frac1K \sum_k \frac1C \sum_c
+    | \hat z_0(z_{t_k}, t_k, E(b)) - \hat z_0(z_{t_k}, t_k, E(b_{p \to p'})) |_c
 
 The map is the paper's formula, difference less phrase maps, with the real portrait in the place of the response path,
 and the measured reach of a phrase in the place of its attention:
@@ -82,7 +84,8 @@ def surprise(
         clean = _predicted(backbone, latents, noise, times, [vocabulary.insert(text, found) for text in base])
         difference += (clean - latents).abs().mean(dim=1, keepdim=True) / len(TIMES)
         for place, phrase in found.items():
-            others = [other for other in vocabulary.phrases[place] if other != phrase] or [None]
+            others: list[str | None] = [other for other in vocabulary.phrases[place] if other != phrase]
+            others = others or [None]
             picks = torch.randint(len(others), (len(base),), generator=generator).tolist()
             swapped = [
                 vocabulary.insert(text, {**found, place: others[pick]}) for text, pick in zip(base, picks, strict=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from spf_lite.config import ControlMapOptions, TrainConfig
 
@@ -18,7 +19,12 @@ _STAGED = TrainConfig(stage1_steps=STEPS // 2, stage2_steps=STEPS - STEPS // 2)
 _NAIVE = TrainConfig(stage1_steps=STEPS, stage2_steps=0)
 # Hygiene, not a method: every way of training can have it. In half of each batch the response path is fed the base text
 # or the empty text, and must predict what the reference path predicts.
-_ANCHORS = {"weight_reconstruction": 1.0, "anchor_share": 0.5, "reference_portraits": 64, "reference_share": 0.0}
+_ANCHORS: dict[str, Any] = {
+    "weight_reconstruction": 1.0,
+    "anchor_share": 0.5,
+    "reference_portraits": 64,
+    "reference_share": 0.0,
+}
 _PAPER = replace(_STAGED, weight_text=1.0, weight_fine=1.0, weight_enhancement=0.5)
 _SPF = replace(
     _STAGED,

@@ -259,7 +259,12 @@ def test_a_target_whose_place_is_dropped_is_added_at_the_end(toy: Backbone) -> N
 
 def test_texts_are_encoded_once_and_in_order(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(encoding, "encode_text", lambda pipe, ids: seen.append(len(ids)) or encode_text(pipe, ids))
+
+    def counted(pipe: Any, ids: torch.Tensor) -> torch.Tensor:
+        seen.append(len(ids))
+        return encode_text(pipe, ids)
+
+    monkeypatch.setattr(encoding, "encode_text", counted)
     rows = encode_texts(toy, ["smiling", "", "smiling", "sad"])
     assert sum(seen) == 3 and rows.shape == (4, 32, 32)
     assert torch.equal(rows[0], rows[2]) and torch.equal(rows[1], empty_text(toy)) and not torch.equal(rows[0], rows[3])
