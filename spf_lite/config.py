@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from spf_lite.options import ControlMapOptions as ControlMapOptions
+from spf_lite.options import check_types, read_option
 
 #: Loss terms of stage 2 and the configuration field that holds their weight.
 WEIGHTS = {
@@ -29,76 +32,11 @@ MAPS = ("sfcm", "averaged", "token", "surprise", "given", "none")
 #: What is trained of the cross-attention projections: a LoRA adapter, an AdaLoRA adapter, or the weights themselves.
 KINDS = ("lora", "adalora", "weights")
 PRECISIONS = ("no", "fp16", "bf16")
-SUBTRACTIONS = ("mean", "sum")
 SCHEDULES = ("constant", "cosine")
 #: Forms of the texts: as they are given, or also with dropped phrases.
 TEXT_FORMS = ("given", "both")
 #: Features of cross-attention that the fine-grained loss can align.
 FEATURES = ("inputs", "queries", "outputs")
-
-
-def _check_types(options: ControlMapOptions | TrainConfig) -> None:
-    """Raise ValueError unless every value has the type of its default, and numbers are of a usable size."""
-    for option in fields(options):
-        if option.default is MISSING:
-            continue
-        value, kind = getattr(options, option.name), type(option.default)
-        fits = type(value) in ((int, float) if kind is float else (kind,))
-        if not fits or (kind in (int, float) and abs(value) >= 2**63):
-            raise ValueError(f"{option.name}={value!r:.80}: expected a value like {option.default!r}")
-
-
-@dataclass(frozen=True)
-class ControlMapOptions:
-    """What the paper leaves open of the control map, M = clamp(D - w sum_p D_CLIP(p) A_p, 0, 1).
-
-    Symbols as in :mod:`spf_lite.method.control_map`.
-
-    Attributes:
-        weight: w, weight of the subtraction.
-        smoothing: side of the averaging box that D is smoothed with, in latent pixels, odd; 1: none. The difference of
-            a single step is grainy.
-        rescale: stretch M to [0, 1] per portrait. Without it M is a few hundredths for most targets.
-        threshold: values of M up to this become 0.
-        softness: 1 keeps the values above the threshold, 0 makes them 1 (a hard mask); values between blend both.
-        subtraction: ``sum`` over the phrases is the paper's formula; ``mean`` (ours) divides it by the sum of the
-            distances. Each phrase map covers [0, 1] and is about 1/3 on average, so the sum over a few phrases exceeds
-            D nearly everywhere, and M is black.
-
-    Raises:
-        ValueError: if an option is out of its range.
-    """
-
-    weight: float = 1.0
-    smoothing: int = 3
-    rescale: bool = True
-    threshold: float = 0.0
-    softness: float = 1.0
-    subtraction: str = "mean"
-
-    def __post_init__(self) -> None:
-        _check_types(self)
-        if self.smoothing < 1 or self.smoothing % 2 == 0:
-            raise ValueError(f"smoothing={self.smoothing}: expected an odd number of latent pixels, 1 or more")
-        if self.subtraction not in SUBTRACTIONS:
-            raise ValueError(f"subtraction={self.subtraction!r}: expected one of {', '.join(SUBTRACTIONS)}")
-        if not self.weight >= 0 or not 0 <= self.threshold < 1 or not 0 <= self.softness <= 1:
-            raise ValueError(
-                f"weight={self.weight} must not be negative, threshold={self.threshold} must be in [0, 1) and "
-                f"softness={self.softness} in [0, 1]"
-            )
-
-
-def _read(text: str, like: object, change: str) -> object:
-    """Parse the text of an option as the type of its present value; ``change`` is quoted in errors."""
-    if isinstance(like, bool):
-        if text.lower() not in ("true", "false"):
-            raise ValueError(f"cannot set {change!r}: expected true or false")
-        return text.lower() == "true"
-    try:
-        return float(text) if isinstance(like, float) else int(text) if isinstance(like, int) else text
-    except ValueError:
-        raise ValueError(f"cannot set {change[:80]!r}: expected a value like {like!r}") from None
 
 
 @dataclass(frozen=True)
@@ -120,7 +58,7 @@ class TrainConfig:
             projections themselves (the paper's setting).
         rank: of the low-rank factors; for AdaLoRA the average rank after pruning; unused for ``weights``.
         contrast: 0: low-rank factors start at random. More than 0 (ours): A of keys and values starts at the directions
-            in which complete texts differ most from base texts (:mod:`spf_lite.data.contrast`), times this number.
+            in which complete texts differ most from base texts (:mod:`spf_lite.method.contrast`), times this number.
             Needs ``trainable=lora`` and no stage 1.
         max_grad_norm: gradients are clipped to this norm.
         seed: of the adapter's initialisation, data order, noise and timesteps.
@@ -216,7 +154,7 @@ class TrainConfig:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         if self.stage1_steps < 0 or self.stage2_steps < 0 or self.steps == 0:
             raise ValueError(f"{self.stage1_steps} + {self.stage2_steps} steps: at least one is needed, none negative")
         for name in ("batch_size", "rank", "checkpoint_every", "gradient_accumulation", "map_draws"):
@@ -314,7 +252,7 @@ class TrainConfig:
             if not equals or key not in group or key == "control":
                 known = [field for field in values if field != "control"] + [f"control.{field}" for field in control]
                 raise ValueError(f"cannot set {change!r}: expected NAME=VALUE with one of {', '.join(known)}")
-            group[key] = _read(text, group[key], change)
+            group[key] = read_option(text, group[key], change)
         return TrainConfig(**{**values, "control": ControlMapOptions(**control)})
 
     def to_json(self) -> str:

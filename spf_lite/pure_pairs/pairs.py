@@ -24,7 +24,8 @@ from torch import Tensor
 
 from spf_lite.config import TrainConfig
 from spf_lite.data.batch import Item, by_size
-from spf_lite.data.encoding import kept_phrase, preview_features, reference_items, retold
+from spf_lite.data.encoding import preview_features, reference_items
+from spf_lite.data.texts import kept_phrase, retold
 from spf_lite.models.backbone import Backbone
 from spf_lite.pure_pairs.reading import misreading, read_captions
 from spf_lite.pure_pairs.repaint import repaint

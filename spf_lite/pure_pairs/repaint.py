@@ -20,7 +20,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from spf_lite.data.encoding import empty_text, encode_texts
+from spf_lite.data.texts import empty_text, encode_texts
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import signal_and_noise
 

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spf_lite.data.batch import Item
-from spf_lite.data.encoding import encode_texts
+from spf_lite.data.texts import encode_texts
 from spf_lite.method.paths import reference_predictions
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import add_noise, predicted_latents

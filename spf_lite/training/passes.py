@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from spf_lite.config import TrainConfig
 from spf_lite.data.batch import Item, collate
 from spf_lite.data.draws import Draw, draw
-from spf_lite.data.encoding import empty_text
+from spf_lite.data.texts import empty_text
 from spf_lite.method.dual_path import Step, applies, dual_path_step, naive_step
 from spf_lite.method.purecc import Extractor
 from spf_lite.models.backbone import Backbone

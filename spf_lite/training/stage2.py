@@ -11,9 +11,10 @@ from typing import Any
 
 from spf_lite.config import WEIGHTS, TrainConfig
 from spf_lite.data.batch import Item
-from spf_lite.data.contrast import contrast_directions
 from spf_lite.data.custom_set import CustomSet
-from spf_lite.data.encoding import ReferenceTexts, check_texts, reference_items, reference_latents, with_text_forms
+from spf_lite.data.encoding import reference_items, reference_latents
+from spf_lite.data.texts import ReferenceTexts, check_texts, with_text_forms
+from spf_lite.method.contrast import contrast_directions
 from spf_lite.method.control_map import with_averaged_maps
 from spf_lite.method.purecc import Extractor
 from spf_lite.models.adapters.base import Trainable

@@ -9,7 +9,9 @@ at the directions of largest contrast,
 
 with the covariance :math:`S_0` of the hidden states of base texts, and the second moments :math:`S_\Delta` of what the
 target adds: its own hidden states less the mean of :math:`S_0`, and the differences of aligned tokens, PAD tokens among
-them. This is a generalised eigenvalue problem. Along each row the hidden states of base texts have variance 1.
+them. This is a generalised eigenvalue problem, whose eigenvalues :math:`\lambda` say how far the target stands out.
+Along the first row the hidden states of base texts have variance 1. The others are scaled by
+:math:`(\lambda - 1) / (\lambda_1 - 1)`, so that a direction in which the target does not stand out is left alone.
 
 Ours, not the paper's. Kin to the closed-form edits of keys and values in ROME (Meng et al. 2022, arXiv 2202.05262) and
 Perfusion (Tewel et al. 2023, arXiv 2305.01644). In the book: :doc:`/04-lora`.
@@ -51,9 +53,12 @@ def contrast_directions(items: Sequence[Item], empty: Tensor, rank: int) -> Tens
     added = torch.cat([_added(item, mean) for item in items])
     root = torch.linalg.cholesky(covariance)  # S_0 = R R^T turns the problem into an ordinary one
     whitened = torch.linalg.solve_triangular(root, added.T, upper=False)
-    _, vectors = torch.linalg.eigh(whitened @ whitened.T / len(added))
-    rows: Tensor = torch.linalg.solve_triangular(root.T, vectors.flip(1)[:, :rank], upper=True).T
-    return rows.float()
+    values, vectors = torch.linalg.eigh(whitened @ whitened.T / len(added))
+    values, vectors = values.flip(0)[:rank], vectors.flip(1)[:, :rank]
+    rows: Tensor = torch.linalg.solve_triangular(root.T, vectors, upper=True).T
+    stands_out = (values - 1).clamp(min=0)
+    scaled: Tensor = rows * (stands_out / stands_out[0].clamp(min=1e-9))[:, None]
+    return scaled.float()
 
 
 def _added(item: Item, mean: Tensor) -> Tensor:

@@ -3,22 +3,30 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spf_lite.data.contrast import RIDGE, contrast_directions
-from spf_lite.data.encoding import empty_text
+from spf_lite.data.texts import empty_text
+from spf_lite.method.contrast import RIDGE, contrast_directions
 from spf_lite.models.backbone import Backbone
 
-from ..method.conftest import item
+from .conftest import item
 
 TEXTS = ("a person, red curly hair, blue hoodie", "a person, smiling", "a person, gray bun hair", "a person, sad")
 
 
-def test_rows_are_uncorrelated_over_base_texts_and_have_variance_one(toy: Backbone) -> None:
+def test_rows_are_uncorrelated_over_base_texts_and_fall_with_their_contrast(toy: Backbone) -> None:
     items = [item(toy, text) for text in TEXTS]
     rows = contrast_directions(items, empty_text(toy), rank=5)
     assert rows.shape == (5, 32) and rows.dtype == torch.float32
     covariance = torch.cov(torch.cat([*(one.base for one in items), empty_text(toy)]).double().T, correction=0)
     covariance += RIDGE * covariance.diagonal().mean() * torch.eye(32)
-    assert torch.allclose(rows.double() @ covariance @ rows.double().T, torch.eye(5).double(), atol=1e-4)
+    found = rows.double() @ covariance @ rows.double().T
+    sizes = found.diagonal().sqrt()
+    assert torch.allclose(found, sizes.square().diag(), atol=1e-4) and float(sizes[0]) == pytest.approx(1, abs=1e-4)
+    assert (sizes.diff() < 0).all() and (sizes > 0).all()
+
+
+def test_a_direction_in_which_the_target_does_not_stand_out_is_left_alone(toy: Backbone) -> None:
+    rows = contrast_directions([item(toy, text) for text in TEXTS], empty_text(toy), rank=32)
+    assert rows[0].abs().sum() > 0 and rows[-1].abs().sum() == 0
 
 
 def test_no_direction_has_more_contrast_than_the_first(toy: Backbone) -> None:
