@@ -134,9 +134,9 @@ def test_every_text_is_checked_before_anything_is_encoded(
         custom_items(toy, CustomSet(custom_set.folder, custom_set.examples, "", references, lines))
     with pytest.raises(EmptyTextError, match="reference text 2: the base text is empty"):
         check_texts(toy, [("a man", None), (" ", None)], "sunglasses")
-    for texts in ([(long, None)], [("a man", "a hat")], [("a man, Sunglasses", None)]):
+    for given in ([(long, None)], [("a man", "a hat")], [("a man, Sunglasses", None)]):
         with pytest.raises(PromptError, match="^reference text 1: "):
-            DualPathTrainer(toy, custom_set, TrainConfig(), reference_texts=texts)
+            DualPathTrainer(toy, custom_set, TrainConfig(), reference_texts=given)
 
 
 @pytest.mark.parametrize("source", ["sfcm", "averaged", "token", "given"])
