@@ -225,7 +225,7 @@ class TrainConfig:
         weights: dict[str, Any] = dict.fromkeys(WEIGHTS.values(), 0.0) | {"weight_denoise": 1.0}
         if self.anchor_share:
             weights["weight_reconstruction"] = self.weight_reconstruction
-        return replace(self, **weights, map_source="none", denoise_outside=1.0, reference_portraits=0)
+        return replace(self, **weights, map_source="none", denoise_outside=1.0, reference_portraits=0, pure_pairs=0)
 
     @property
     def steps(self) -> int:

@@ -57,12 +57,12 @@ _PURE_PAIRS = TrainConfig(
     reference_portraits=128,
     reference_share=0.0,
     anchor_share=0.5,
-    anchor_empty=0.5,
+    anchor_empty=0.25,
     map_source="surprise",
     fill_captions=True,
     pure_pairs=96,
     text_forms="both",
-    contrast=1.0,
+    contrast=2.0,
 )
 
 RECIPES: dict[str, TrainConfig] = {
