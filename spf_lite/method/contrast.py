@@ -14,7 +14,7 @@ Along the first row the hidden states of base texts have variance 1. The others 
 :math:`(\lambda - 1) / (\lambda_1 - 1)`, so that a direction in which the target does not stand out is left alone.
 
 Ours, not the paper's. Kin to the closed-form edits of keys and values in ROME (Meng et al. 2022, arXiv 2202.05262) and
-Perfusion (Tewel et al. 2023, arXiv 2305.01644). In the book: :doc:`/04-lora`.
+Perfusion (Tewel et al. 2023, arXiv 2305.01644). In the book: :doc:`/06-dual-path`.
 """
 
 from __future__ import annotations

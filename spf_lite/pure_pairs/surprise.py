@@ -19,7 +19,7 @@ and the measured reach of a phrase in the place of its attention:
 
 It needs no training, so there is no stage 1 that would pollute it.
 
-Ours, not the paper's. In the book: :doc:`/07-control-map`.
+Ours, not the paper's. In the book: :doc:`/06-dual-path`.
 """
 
 from __future__ import annotations
