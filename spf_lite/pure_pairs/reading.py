@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 #: more noise none does.
 READABLE = (0.15, 0.85)
 #: Noises per candidate: when all candidates are tried, and when the best ones are compared.
-FEW, MANY = 24, 96
+DRAWS = (24, 96)
 #: How many candidates of each place are compared.
 FINALISTS = 4
 #: How often every place is gone through: what fits best in one depends on what stands in the others.
@@ -85,7 +85,11 @@ class _Errors:
 
 
 def read_captions(
-    backbone: Backbone, items: Sequence[Item], vocabulary: Vocabulary, generator: torch.Generator
+    backbone: Backbone,
+    items: Sequence[Item],
+    vocabulary: Vocabulary,
+    generator: torch.Generator,
+    draws: tuple[int, int] | None = None,
 ) -> dict[int, str]:
     """The phrases that all captions of a set leave out, as far as the reference model sees them in the portraits.
 
@@ -94,6 +98,7 @@ def read_captions(
         items: the portraits of the set, of one size.
         vocabulary: of the reference texts; its places that no caption fills are open.
         generator: of noises and timesteps, on the processor.
+        draws: noises per candidate, when all are tried and when the best are compared; default: :data:`DRAWS`.
 
     Returns:
         place to phrase, in the order of the places. Empty if the captions leave nothing open.
@@ -102,7 +107,8 @@ def read_captions(
     open_places = [place for place in sorted(vocabulary.phrases) if place not in filled]
     if not open_places:
         return {}
-    errors = _Errors(backbone, items, vocabulary, FEW, 0, generator)
+    few, many = draws or DRAWS
+    errors = _Errors(backbone, items, vocabulary, few, 0, generator)
     scores = {
         place: {phrase: float(errors({place: phrase}).mean()) for phrase in vocabulary.phrases[place]}
         for place in open_places
@@ -110,7 +116,7 @@ def read_captions(
     finalists = {place: sorted(found, key=lambda phrase: found[phrase])[:FINALISTS] for place, found in scores.items()}
     # The place that explains most comes first.
     order = sorted(open_places, key=lambda place: min(scores[place].values()))
-    errors = _Errors(backbone, items, vocabulary, MANY, FEW, generator)
+    errors = _Errors(backbone, items, vocabulary, many, few, generator)
     chosen: dict[int, str] = {}
     for _ in range(ROUNDS):
         for place in order:

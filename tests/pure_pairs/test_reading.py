@@ -37,14 +37,13 @@ def pictured(backbone: Backbone, people: list[Portrait]) -> list[Item]:
 def test_the_shipped_model_reads_what_captions_do_not_say(
     shipped: Backbone, background: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "FEW", 6)
-    monkeypatch.setattr(reading, "MANY", 12)
     monkeypatch.setattr(reading, "ROUNDS", 1)
     hair = ("bob", "short", "afro", "long")
     people = [Portrait(style, clothes="overalls", clothes_color="green", background=background) for style in hair]
     others = [Portrait(background=b, clothes_color=c) for b in ATTRIBUTES["background"] for c in ("blue", "red")]
     texts = [describe(person) for person in [*others, Portrait(clothes="overalls", clothes_color="green")]]
-    found = read_captions(shipped, pictured(shipped, people), Vocabulary(texts), torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    found = read_captions(shipped, pictured(shipped, people), Vocabulary(texts), generator, draws=(6, 12))
     assert found == {4: "green overalls", 5: f"{background} background"}
 
 
@@ -55,8 +54,7 @@ def test_captions_that_say_everything_leave_nothing_to_read(toy: Backbone, monke
 
 
 def test_reading_is_that_of_the_untouched_model(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "FEW", 4)
-    monkeypatch.setattr(reading, "MANY", 4)
+    monkeypatch.setattr(reading, "DRAWS", (4, 4))
     vocabulary = Vocabulary(
         [f"a person, red curly hair, blue hoodie, {word}" for word in ("smiling", "sad", "serious")]
     )

@@ -77,8 +77,7 @@ def test_one_command_trains_every_recipe_and_plain_diffusers_loads_it(
     monkeypatch.setattr(batches, "sample", partial(sample, steps=1))
     monkeypatch.setattr(stage2, "SCALE_BATCHES", 1)
     monkeypatch.setattr(repaint, "STEPS", 1)
-    for number in ("FEW", "MANY", "FINALISTS", "ROUNDS"):
-        monkeypatch.setattr(reading, number, 1)
+    monkeypatch.setattr(reading, "DRAWS", (1, 1))
     known, model = recipe(name), toy_folders["v_prediction"]
     few = {
         "stage1_steps": min(known.stage1_steps, 1),
