@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from spf_lite.options import ControlMapOptions as ControlMapOptions
+from spf_lite.options import check_types, read_option
 
 #: Loss terms of stage 2 and the configuration field that holds their weight.
 WEIGHTS = {
@@ -22,79 +26,17 @@ WEIGHTS = {
 }
 #: Sources of M, the map of where the target may act. ``sfcm``: the paper's control map, made anew in every step.
 #: ``averaged``: the same, made once when stage 2 begins, from several noises at low timesteps (ours). ``token``: the
-#: attention map of the target's own tokens. ``given``: a mask that comes with the custom set. ``none``: M = 0.
-MAPS = ("sfcm", "averaged", "token", "given", "none")
+#: attention map of the target's own tokens. ``surprise``: where the reference model cannot explain the portrait, made
+#: once (ours, :mod:`spf_lite.pure_pairs.surprise`). ``given``: a mask that comes with the custom set. ``none``: M = 0.
+MAPS = ("sfcm", "averaged", "token", "surprise", "given", "none")
 #: What is trained of the cross-attention projections: a LoRA adapter, an AdaLoRA adapter, or the weights themselves.
 KINDS = ("lora", "adalora", "weights")
 PRECISIONS = ("no", "fp16", "bf16")
-SUBTRACTIONS = ("mean", "sum")
 SCHEDULES = ("constant", "cosine")
+#: Forms of the texts: as they are given, or also with dropped phrases.
+TEXT_FORMS = ("given", "both")
 #: Features of cross-attention that the fine-grained loss can align.
 FEATURES = ("inputs", "queries", "outputs")
-
-
-def _check_types(options: ControlMapOptions | TrainConfig) -> None:
-    """Raise ValueError unless every value has the type of its default, and numbers are of a usable size."""
-    for option in fields(options):
-        if option.default is MISSING:
-            continue
-        value, kind = getattr(options, option.name), type(option.default)
-        fits = type(value) in ((int, float) if kind is float else (kind,))
-        if not fits or (kind in (int, float) and abs(value) >= 2**63):
-            raise ValueError(f"{option.name}={value!r:.80}: expected a value like {option.default!r}")
-
-
-@dataclass(frozen=True)
-class ControlMapOptions:
-    """What the paper leaves open of the control map, M = clamp(D - w sum_p D_CLIP(p) A_p, 0, 1).
-
-    Symbols as in :mod:`spf_lite.method.control_map`.
-
-    Attributes:
-        weight: w, weight of the subtraction.
-        smoothing: side of the averaging box that D is smoothed with, in latent pixels, odd; 1: none. The difference of
-            a single step is grainy.
-        rescale: stretch M to [0, 1] per portrait. Without it M is a few hundredths for most targets.
-        threshold: values of M up to this become 0.
-        softness: 1 keeps the values above the threshold, 0 makes them 1 (a hard mask); values between blend both.
-        subtraction: ``sum`` over the phrases is the paper's formula; ``mean`` (ours) divides it by the sum of the
-            distances. Each phrase map covers [0, 1] and is about 1/3 on average, so the sum over a few phrases exceeds
-            D nearly everywhere, and M is black.
-
-    Raises:
-        ValueError: if an option is out of its range.
-    """
-
-    weight: float = 1.0
-    smoothing: int = 3
-    rescale: bool = True
-    threshold: float = 0.0
-    softness: float = 1.0
-    subtraction: str = "mean"
-
-    def __post_init__(self) -> None:
-        _check_types(self)
-        if self.smoothing < 1 or self.smoothing % 2 == 0:
-            raise ValueError(f"smoothing={self.smoothing}: expected an odd number of latent pixels, 1 or more")
-        if self.subtraction not in SUBTRACTIONS:
-            raise ValueError(f"subtraction={self.subtraction!r}: expected one of {', '.join(SUBTRACTIONS)}")
-        if not self.weight >= 0 or not 0 <= self.threshold < 1 or not 0 <= self.softness <= 1:
-            raise ValueError(
-                f"weight={self.weight} must not be negative, threshold={self.threshold} must be in [0, 1) and "
-                f"softness={self.softness} in [0, 1]"
-            )
-
-
-def _read(text: str, like: object, change: str) -> object:
-    """Parse the text of an option as the type of its present value; ``change`` is quoted in errors."""
-    if isinstance(like, bool):
-        if text.lower() not in ("true", "false"):
-            raise ValueError(f"cannot set {change!r}: expected true or false")
-        return text.lower() == "true"
-    try:
-        return float(text) if isinstance(like, float) else int(text) if isinstance(like, int) else text
-    except ValueError:
-        raise ValueError(f"cannot set {change[:80]!r}: expected a value like {like!r}") from None
 
 
 @dataclass(frozen=True)
@@ -115,6 +57,9 @@ class TrainConfig:
         trainable: what is trained of the cross-attention projections: ``lora``, ``adalora``, or ``weights``, the
             projections themselves (the paper's setting).
         rank: of the low-rank factors; for AdaLoRA the average rank after pruning; unused for ``weights``.
+        contrast: 0: low-rank factors start at random. More than 0 (ours): A of keys and values starts at the directions
+            in which complete texts differ most from base texts (:mod:`spf_lite.method.contrast`), times this number.
+            Needs ``trainable=lora`` and no stage 1.
         max_grad_norm: gradients are clipped to this norm.
         seed: of the adapter's initialisation, data order, noise and timesteps.
         weight_denoise: weight of the denoising loss (open in the paper whether it stays in stage 2; default: yes).
@@ -133,6 +78,20 @@ class TrainConfig:
         reference_portraits: number of portraits sampled from the reference model before stage 2 (ours); 0: none.
         reference_share: share of each stage-2 batch that is taken from these, in [0, 1].
         reconstruction_share: share of these with the base text on both paths, in [0, 1].
+        anchor_share: share of each batch, in both stages, that are anchors (ours), in [0, 1]: both paths are fed one
+            text without the target, and must agree everywhere. ``weight_reconstruction`` is their weight.
+        anchor_empty: share of the anchors with the empty text, which guidance relies on; the others have their base
+            text. In [0, 1].
+        anchor_own: share of the anchors that are portraits of the custom set, in [0, 1]; the others are reference
+            portraits. In stage 1, and without reference portraits, all are of the set.
+        fill_captions: whether the reference model reads what all captions leave out, and base texts name it (ours).
+        pure_pairs: number of portraits that are painted around the targets of the custom set, and take its place in
+            stage 2 (ours); 0: stage 2 learns from the set itself.
+        reach_limit: a place belongs to a phrase, and not to a ``surprise`` map, if swapping the phrase moves the
+            prediction there by more than this many times the surprise.
+        text_forms: ``given``: texts as they are. ``both``: of each portrait there are two items, one with all phrases
+            of its base text, one in which each phrase but the first is kept with probability one half (ours). If all
+            captions are short and all other texts full, the length of a text predicts the target.
         fine_features: features of cross-attention that the fine-grained loss aligns, one of :data:`FEATURES`.
         trusted: the enhancement loss applies below this share of the timesteps, in [0, 1] (open in the paper; 0.7).
         denoise_outside: weight of the denoising loss outside the map, in [0, 1]; 1: unmasked, as in the paper; 0:
@@ -160,6 +119,7 @@ class TrainConfig:
     warmup_steps: int = 0
     trainable: str = "lora"
     rank: int = 16
+    contrast: float = 0.0
     max_grad_norm: float = 1.0
     seed: int = 0
     weight_denoise: float = 1.0
@@ -175,6 +135,13 @@ class TrainConfig:
     reference_portraits: int = 0
     reference_share: float = 0.5
     reconstruction_share: float = 0.33
+    anchor_share: float = 0.0
+    anchor_empty: float = 0.5
+    anchor_own: float = 0.5
+    fill_captions: bool = False
+    pure_pairs: int = 0
+    reach_limit: float = 0.7
+    text_forms: str = "given"
     fine_features: str = "inputs"
     trusted: float = 0.7
     denoise_outside: float = 1.0
@@ -187,19 +154,28 @@ class TrainConfig:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         if self.stage1_steps < 0 or self.stage2_steps < 0 or self.steps == 0:
             raise ValueError(f"{self.stage1_steps} + {self.stage2_steps} steps: at least one is needed, none negative")
         for name in ("batch_size", "rank", "checkpoint_every", "gradient_accumulation", "map_draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
-        for name in ("warmup_steps", "reference_portraits", *WEIGHTS.values()):
+        for name in ("warmup_steps", "reference_portraits", "pure_pairs", "contrast", "reach_limit", *WEIGHTS.values()):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
         for name in ("learning_rate", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected more than 0")
-        for name in ("reference_share", "reconstruction_share", "trusted", "map_timesteps", "denoise_outside"):
+        for name in (
+            "reference_share",
+            "reconstruction_share",
+            "anchor_share",
+            "anchor_empty",
+            "anchor_own",
+            "trusted",
+            "map_timesteps",
+            "denoise_outside",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 to 1")
         for name, known in (
@@ -208,12 +184,25 @@ class TrainConfig:
             ("map_source", MAPS),
             ("mixed_precision", PRECISIONS),
             ("schedule", SCHEDULES),
+            ("text_forms", TEXT_FORMS),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(known)}")
         for name in ("weight_reconstruction", "weight_prior"):
-            if getattr(self, name) and not self.reference_portraits:
-                raise ValueError(f"{name} needs reference_portraits: there are none that it could apply to")
+            if getattr(self, name) and not (self.reference_portraits or self.anchor_share):
+                raise ValueError(
+                    f"{name} needs reference_portraits or anchor_share: there is nothing it could apply to"
+                )
+        if self.anchor_share and not self.weight_reconstruction:
+            raise ValueError("anchor_share needs weight_reconstruction: anchors without a weight would be wasted items")
+        if self.contrast and (self.trainable != "lora" or self.stage1_steps):
+            raise ValueError(
+                "contrast is where the factors of a LoRA start in stage 2: set trainable=lora, stage1_steps=0"
+            )
+        if self.pure_pairs and self.map_source not in ("surprise", "averaged", "given"):
+            raise ValueError("pure_pairs needs a map that is made before stage 2: surprise, averaged or given")
+        if self.stage1_steps and self.anchor_share == 1:
+            raise ValueError("anchor_share=1 leaves stage 1 nothing to learn from")
         if self.stage2_steps and not any(self.weight(term) * share for term, share in self._shares().items()):
             raise ValueError(
                 f"stage2_steps={self.stage2_steps}, but no loss term with a weight applies to any item: give one of "
@@ -222,12 +211,21 @@ class TrainConfig:
 
     def _shares(self) -> dict[str, float]:
         """Share of the items of stage 2 that each term applies to, on average."""
-        reference = self.reference_share if self.reference_portraits else 0.0
+        anchors = self.anchor_share
+        reference = (1 - anchors) * self.reference_share if self.reference_portraits else 0.0
         repeats = bool(self.weight_reconstruction or self.weight_prior)
-        reconstruction = reference * self.reconstruction_share if repeats else 0.0
+        reconstruction = anchors + (reference * self.reconstruction_share if repeats else 0.0)
+        custom = 1 - anchors - reference
         shares = dict.fromkeys(WEIGHTS, 1 - reconstruction)
-        shares |= {"denoise": 1 - reference, "enhancement": (1 - reference) * self.trusted}
+        shares |= {"denoise": custom, "enhancement": custom * self.trusted}
         return shares | {"reconstruction": reconstruction, "prior": reconstruction}
+
+    def of_stage1(self) -> TrainConfig:
+        """The same run with the terms of stage 1 alone: denoising, and the reconstruction of anchors if it has any."""
+        weights: dict[str, Any] = dict.fromkeys(WEIGHTS.values(), 0.0) | {"weight_denoise": 1.0}
+        if self.anchor_share:
+            weights["weight_reconstruction"] = self.weight_reconstruction
+        return replace(self, **weights, map_source="none", denoise_outside=1.0, reference_portraits=0, pure_pairs=0)
 
     @property
     def steps(self) -> int:
@@ -254,7 +252,7 @@ class TrainConfig:
             if not equals or key not in group or key == "control":
                 known = [field for field in values if field != "control"] + [f"control.{field}" for field in control]
                 raise ValueError(f"cannot set {change!r}: expected NAME=VALUE with one of {', '.join(known)}")
-            group[key] = _read(text, group[key], change)
+            group[key] = read_option(text, group[key], change)
         return TrainConfig(**{**values, "control": ControlMapOptions(**control)})
 
     def to_json(self) -> str:

@@ -147,7 +147,7 @@ def measure(options: Namespace) -> int:
     """Also writes the measures into the adapter's model card, if it has one and was measured at full strength."""
     import spf_lite
     from spf_lite.evaluation.judge import load_judge
-    from spf_lite.evaluation.measuring import measure_on, sample_evaluation_set
+    from spf_lite.evaluation.measuring import measure_on, sample_evaluation_sets
     from spf_lite.models.adapters.lora import load_adapter
     from spf_lite.tiny_world.custom_sets import SetNote
     from spf_lite.training.run.export import CARD, add_measures
@@ -158,8 +158,8 @@ def measure(options: Namespace) -> int:
     backbone = spf_lite.load(options.model)
     judge = load_judge(backbone)
     load_adapter(backbone.pipe, options.adapter, options.strength)  # first: whether it fits is known in a second
-    evaluation_set = sample_evaluation_set(backbone, options.target, options.prompts)
-    report = measure_on(backbone, judge, evaluation_set, spurious=note.spurious)
+    evaluation_sets = sample_evaluation_sets(backbone, options.target, options.prompts)
+    report = measure_on(backbone, judge, evaluation_sets, spurious=note.spurious)
     for line in str(report).splitlines():
         logger.info("%s", line)
     if options.strength == 1 and (options.adapter / CARD).exists():

@@ -9,7 +9,7 @@ In the book: :doc:`/06-dual-path`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ class Item:
         target_features: CLIP embedding of the target text, (width,).
         region: where the target may act, (1, h, w) in [0, 1], from a mask or an averaged map; None: not known.
         is_reference: sampled by the reference model, without the target.
+        is_shortened: its base text names only some of the phrases that another item of the same portrait names.
     """
 
     latents: Tensor
@@ -42,6 +43,7 @@ class Item:
     target_features: Tensor
     region: Tensor | None = None
     is_reference: bool = False
+    is_shortened: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,14 @@ class Batch:
     Attributes:
         latents: x0, scaled, (B, C, h, w).
         base: ``encoder_hidden_states`` of the base texts, (B, L, width).
-        complete: of the complete texts; of the base texts again for reconstruction items.
+        complete: of the complete texts; of the base texts again for reconstruction items, anchors among them.
         phrases: token averages per phrase, (B, P, L), see :func:`spf_lite.data.batch.phrase_matrix`.
         distances: CLIP distances of the phrases to the target, (B, P).
         base_tokens: indices of aligned tokens in the base text, (B, K).
         complete_tokens: of their counterparts in the complete text, (B, K).
         aligned: (B, K), 1 for real pairs, 0 for padding.
         is_reference: (B,), True for portraits without the target: no denoising and no enhancement loss on them.
-        is_reconstruction: (B,), True for reference portraits whose response path is fed the base text: M = 0 there.
+        is_reconstruction: (B,), True for items whose response path is fed the text of the reference path: M = 0 there.
         target: token average of the target in the complete text, (B, L); zeros for reconstruction items.
         portrait_features: CLIP embeddings of the custom portraits, (B, width); only for the enhancement loss.
         target_features: CLIP embedding of the target text, (B, width).
@@ -110,12 +112,23 @@ def by_size(items: Sequence[Item]) -> dict[tuple[int, int], list[int]]:
     return found
 
 
+def without_text(item: Item, empty: Tensor) -> Item:
+    """An item with the empty text in the place of its base text. It only serves with one text on both paths.
+
+    Args:
+        item: any item.
+        empty: ``encoder_hidden_states`` of the empty text, (L, width).
+    """
+    pair = replace(item.pair, base_text="", phrases=(), alignment=())
+    return replace(item, base=empty, pair=pair, distances=item.distances[:0])
+
+
 def collate(items: Sequence[Item], reconstruction: Sequence[bool]) -> Batch:
     """Put items into one batch, padding phrases and alignments to the longest of the batch.
 
     Args:
         items: B of them, all of one size.
-        reconstruction: which of them are fed the base text on both paths.
+        reconstruction: which of them are fed one text, the item's base text, on both paths.
 
     Raises:
         ValueError: if there are several sizes.
@@ -133,7 +146,7 @@ def collate(items: Sequence[Item], reconstruction: Sequence[bool]) -> Batch:
     for row, (item, again) in enumerate(zip(items, reconstruction, strict=True)):
         distances[row, : len(item.distances)] = item.distances
         matched = [(i, i) for i, _ in item.pair.alignment] if again else item.pair.alignment
-        indices[:, row, : len(matched)] = torch.tensor(matched).T
+        indices[:, row, : len(matched)] = torch.tensor(matched, dtype=torch.long).reshape(-1, 2).T
         aligned[row, : len(matched)] = 1
         if not again:
             target[row, item.pair.target.start : item.pair.target.stop] = 1 / len(item.pair.target.tokens)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from spf_lite.config import TrainConfig
-from spf_lite.data.batch import Item, by_size
+from spf_lite.data.batch import Item, by_size, without_text
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,9 @@ class Draw:
     """What a batch is made of: B items of one size.
 
     Attributes:
-        items: custom portraits first, then reference portraits.
-        reconstruction: which of them have the base text on both paths.
+        items: custom portraits first, then reference portraits, then anchors.
+        reconstruction: which of them have one and the same text on both paths: anchors, and reference portraits that
+            are reconstructed.
         noise: eps, (B, C, h, w).
         timesteps: t, (B,).
     """
@@ -50,9 +51,16 @@ class Draw:
 
 
 def draw(
-    config: TrainConfig, step: int, custom: Sequence[Item], references: Sequence[Item], num_train_timesteps: int
+    config: TrainConfig,
+    step: int,
+    custom: Sequence[Item],
+    references: Sequence[Item],
+    num_train_timesteps: int,
+    empty: Tensor | None = None,
 ) -> Draw:
     """The batch of one step.
+
+    First come the anchors' share, then the reference portraits' share of what is left; the rest are custom portraits.
 
     Args:
         config: the run.
@@ -62,6 +70,10 @@ def draw(
             share of the items.
         references: items of reference portraits, with every size of ``custom``; empty: the custom set alone.
         num_train_timesteps: of the scheduler.
+        empty: ``encoder_hidden_states`` of the empty text, (L, width), for anchors that have it.
+
+    Raises:
+        ValueError: if anchors have the empty text, and ``empty`` is not given.
     """
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
     if len(by_size(custom)) > 1:  # one size needs no random number: its runs are what they were before there were more
@@ -69,20 +81,48 @@ def draw(
         custom = [item for item in custom if item.latents.shape == size]
         references = [item for item in references if item.latents.shape == size]
     in_stage2 = step >= config.stage1_steps
-    own = 0
-    if in_stage2 and references:
-        # Rounded, or 0.29 of 100 items would be 28.999999999999996 and no whole number.
-        whole, rest = divmod(round(config.batch_size * config.reference_share, 9), 1)
-        own = int(whole) + int(rest > 0 and float(torch.rand((), generator=generator)) < rest)
-    chosen = torch.randint(len(custom), (config.batch_size - own,), generator=generator).tolist()
+    anchors = _anchors(config, custom, references, empty, generator)
+    others = config.batch_size - len(anchors)
+    own = _count(others * config.reference_share, generator) if in_stage2 and references else 0
+    chosen = torch.randint(len(custom), (others - own,), generator=generator).tolist()
     drawn = torch.randint(max(1, len(references)), (own,), generator=generator).tolist()
     again = (torch.rand(own, generator=generator) < config.reconstruction_share).tolist()
     if not (config.weight_reconstruction or config.weight_prior):
         again = [False] * own
     noise = torch.randn(config.batch_size, *custom[0].latents.shape, generator=generator)
     return Draw(
-        [custom[i] for i in chosen] + [references[i] for i in drawn],
-        [False] * (config.batch_size - own) + again,
+        [custom[i] for i in chosen] + [references[i] for i in drawn] + anchors,
+        [False] * (others - own) + again + [True] * len(anchors),
         noise,
         torch.randint(num_train_timesteps, (config.batch_size,), generator=generator),
     )
+
+
+def _count(expected: float, generator: torch.Generator) -> int:
+    """A whole number of items whose mean is the expected number."""
+    # Rounded, or 0.29 of 100 items would be 28.999999999999996 and no whole number.
+    whole, rest = divmod(round(expected, 9), 1)
+    return int(whole) + int(rest > 0 and float(torch.rand((), generator=generator)) < rest)
+
+
+def _anchors(
+    config: TrainConfig,
+    custom: Sequence[Item],
+    references: Sequence[Item],
+    empty: Tensor | None,
+    generator: torch.Generator,
+) -> list[Item]:
+    """The anchors of a batch: those with the base text first, then those with the empty text."""
+    if not config.anchor_share:  # no random number is drawn: runs without anchors are what they were before
+        return []
+    count = _count(config.batch_size * config.anchor_share, generator)
+    untold = _count(count * config.anchor_empty, generator)
+    if untold and empty is None:
+        raise ValueError("anchors with the empty text need its embedding")
+    items = []
+    for number in range(count):
+        on_own = not references or float(torch.rand((), generator=generator)) < config.anchor_own
+        pool = custom if on_own else references
+        item = pool[int(torch.randint(len(pool), (), generator=generator))]
+        items.append(item if number < count - untold or empty is None else without_text(item, empty))
+    return items

@@ -19,21 +19,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spf_lite.data.batch import Item, by_size
-from spf_lite.data.captions import occurrences
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.geometry import Size, buckets, crop_to, fit, nearest_bucket
-from spf_lite.data.prompts import PromptPair, encode_pair
+from spf_lite.data.texts import ReferenceTexts, check_texts, embeddings, phrase_distances, text_pair
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.codec import encode_images, encode_text, to_tensor
+from spf_lite.models.codec import encode_images, to_tensor
 from spf_lite.models.sampling import sample
-from spf_lite.models.tokenizer import PromptError
 
 logger = logging.getLogger(__name__)
 
 #: How many portraits pass through the autoencoder at a time.
 CHUNK = 8
-#: Pairs of a base text and the phrase in it that the target replaces, if it replaces one.
-ReferenceTexts = Sequence[tuple[str, str | None]]
 
 
 def model_buckets(backbone: Backbone) -> list[Size]:
@@ -42,59 +38,11 @@ def model_buckets(backbone: Backbone) -> list[Size]:
     return buckets(int(np.max(config.sample_size)), 2 ** (len(config.block_out_channels) - 1))
 
 
-def _pair(
-    backbone: Backbone,
-    base_text: str,
-    target_text: str,
-    replaces: str | None = None,
-    phrases: Sequence[str] | None = None,
-    where: str = "",
-) -> PromptPair:
-    """:func:`encode_pair`, whose errors name the file and the line."""
-    try:
-        return encode_pair(backbone.pipe.tokenizer, base_text, target_text, replaces=replaces, phrases=phrases)
-    except PromptError as error:
-        raise type(error)(f"{where}: {error}" if where else str(error)) from None
-
-
-def check_texts(backbone: Backbone, texts: ReferenceTexts, target_text: str, places: Sequence[str] = ()) -> None:
-    """Check reference texts before any training: long after it, they are sampled for.
-
-    Args:
-        backbone: whose tokenizer they must fit.
-        texts: the reference texts.
-        target_text: the target.
-        places: file and line of each; empty: they come from no file.
-
-    Raises:
-        PromptError: if a text is empty, too long or holds the target, or a phrase does not stand in it.
-    """
-    for number, (text, replaces) in enumerate(texts):
-        where = places[number] if places else f"reference text {number + 1}"
-        _pair(backbone, text, target_text, replaces, where=where)
-        if occurrences(text, target_text):
-            raise PromptError(f"{where}: {text!r} already holds the target {target_text!r}")
-
-
-def _texts(backbone: Backbone, pairs: Sequence[PromptPair]) -> list[tuple[Tensor, Tensor]]:
-    """``encoder_hidden_states`` of base and complete text of each pair, (L, width); equal texts are encoded once."""
-    wanted = {tuple(ids.tolist()): ids for pair in pairs for ids in (pair.base_ids, pair.complete_ids)}
-    encoded: dict[tuple[int, ...], Tensor] = {}
-    for part in torch.stack(list(wanted.values())).split(32):
-        rows = encode_text(backbone.pipe, part).cpu()
-        encoded |= {tuple(ids.tolist()): row for ids, row in zip(part, rows, strict=True)}
-    return [tuple(encoded[tuple(ids.tolist())] for ids in (pair.base_ids, pair.complete_ids)) for pair in pairs]  # type: ignore[misc]
-
-
 @torch.no_grad()
-def _preview_features(backbone: Backbone, latents: Tensor) -> Tensor:
+def preview_features(backbone: Backbone, latents: Tensor) -> Tensor:
     """CLIP embeddings of portraits (B, C, h, w), decoded as one-step predictions are: both have its artefacts."""
     preview = backbone.decode_preview(latents.to(backbone.pipe.device))
     return backbone.clip.image_features(preview.float().clamp(0, 1)).cpu()
-
-
-def _distances(backbone: Backbone, pair: PromptPair) -> Tensor:
-    return backbone.clip.phrase_distances([phrase.text for phrase in pair.phrases], pair.target_text).cpu()
 
 
 def custom_items(backbone: Backbone, custom_set: CustomSet, enhance: bool = False) -> list[Item]:
@@ -112,7 +60,7 @@ def custom_items(backbone: Backbone, custom_set: CustomSet, enhance: bool = Fals
     """
     pipe = backbone.pipe
     pairs = [
-        _pair(backbone, e.base_text, e.target_text, replaces=e.replaces, phrases=e.phrases, where=e.where)
+        text_pair(backbone, e.base_text, e.target_text, replaces=e.replaces, phrases=e.phrases, where=e.where)
         for e in custom_set
     ]
     target_text = custom_set[0].target_text
@@ -127,7 +75,7 @@ def custom_items(backbone: Backbone, custom_set: CustomSet, enhance: bool = Fals
     def encoded(part: list[int]) -> Tensor:
         latents = encode_images(pipe, to_tensor([fit(custom_set[i].image, pixels[i]) for i in part])).cpu()
         if enhance:
-            features.update(zip(part, _preview_features(backbone, latents), strict=True))
+            features.update(zip(part, preview_features(backbone, latents), strict=True))
         return latents
 
     latents = _by_group(sizes, encoded)
@@ -138,9 +86,9 @@ def custom_items(backbone: Backbone, custom_set: CustomSet, enhance: bool = Fals
         for e, size in zip(custom_set, sizes, strict=True)
     ]
     return [
-        Item(latent, pair, base, complete, _distances(backbone, pair), portrait, target, region)
+        Item(latent, pair, base, complete, phrase_distances(backbone, pair), portrait, target, region)
         for latent, pair, (base, complete), portrait, region in zip(
-            latents, pairs, _texts(backbone, pairs), portraits, regions, strict=True
+            latents, pairs, embeddings(backbone, pairs), portraits, regions, strict=True
         )
     ]
 
@@ -237,9 +185,9 @@ def reference_items(
         PromptError: if a text does not fit the model.
     """
     chosen = [texts[i % len(texts)] for i in range(len(latents))]
-    pairs = [_pair(backbone, text, like.pair.target_text, replaces) for text, replaces in chosen]
+    pairs = [text_pair(backbone, text, like.pair.target_text, replaces) for text, replaces in chosen]
     features = like.target_features
     return [
-        Item(latent, pair, base, complete, _distances(backbone, pair), features, features, is_reference=True)
-        for latent, pair, (base, complete) in zip(latents, pairs, _texts(backbone, pairs), strict=True)
+        Item(latent, pair, base, complete, phrase_distances(backbone, pair), features, features, is_reference=True)
+        for latent, pair, (base, complete) in zip(latents, pairs, embeddings(backbone, pairs), strict=True)
     ]

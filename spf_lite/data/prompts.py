@@ -63,6 +63,7 @@ class PromptPair:
         target: the target as a span of ``complete_ids``.
         alignment: pairs (index in ``base_ids``, index in ``complete_ids``): start token, shared tokens, end token and
             as many PAD tokens as both have.
+        replaces: the phrase of the base text that the target takes the place of.
     """
 
     base_text: str
@@ -73,6 +74,7 @@ class PromptPair:
     phrases: tuple[Span, ...]
     target: Span
     alignment: tuple[tuple[int, int], ...]
+    replaces: str | None = None
 
 
 def _span(tokens: Tokens, text: str, start: int, stop: int) -> Span:
@@ -183,6 +185,7 @@ def encode_pair(
         tuple(protected),
         _span(complete, target_text, *target_place),
         _align(base, complete, cut, len(joined) + len(target_text) - (cut[1] - cut[0])),
+        None if replaces is None else replaces.strip(),
     )
 
 

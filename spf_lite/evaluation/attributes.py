@@ -14,18 +14,22 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from spf_lite.evaluation.judge import HEADS, head_of
-from spf_lite.tiny_world.portraits import get_target
+from spf_lite.evaluation.judge import head_of
+from spf_lite.tiny_world.portraits import ATTRIBUTES, get_target
 
 
 def unrelated_attributes(target: str) -> list[str]:
-    """The attributes that a target must not change: all but its own and those that it covers or changes by itself.
+    """The attributes that can flip and that a target must not change.
+
+    They are those of :data:`~spf_lite.tiny_world.portraits.ATTRIBUTES`, less the target's own and those that it covers
+    or changes by its nature. What the judge reads besides, whether there is a beard, a hat or a sketch, does not count:
+    a model without these targets never shows them, and attributes that never flip would lower every flip rate.
 
     Raises:
         ValueError: for an unknown target.
     """
     spec = get_target(target)
-    return [head for head in HEADS if head != head_of(target) and head not in spec.affects]
+    return [name for name in ATTRIBUTES if name != head_of(target) and name not in spec.affects]
 
 
 def flips(before: Mapping[str, str], after: Mapping[str, str], target: str) -> dict[str, tuple[str, str]]:
@@ -44,6 +48,12 @@ def flip_rates(
     better; 0 also for a model that changes nothing at all, the target included. Blind to changes that the judge has no
     class for (the shape of a nose) and to changes within one class (a darker blue).
 
+    Args:
+        before: of the base model's portraits for the base text.
+        after: of the tuned model's, from the same noise: for the complete text; or, as *flip rate at base text*, for
+            the base text, where nothing should change.
+        target: name of the target.
+
     Raises:
         ValueError: if there are not as many judgements after as before, or for an unknown target.
     """
@@ -51,6 +61,25 @@ def flip_rates(
         raise ValueError(f"{len(before)} judgements before, {len(after)} after: they are compared in pairs")
     number = len(unrelated_attributes(target))
     return np.array([len(flips(a, b, target)) / number for a, b in zip(before, after, strict=True)])
+
+
+def pure(before: Sequence[Mapping[str, str]], after: Sequence[Mapping[str, str]], target: str) -> NDArray[np.float64]:
+    r"""Whether each of N portraits shows the target and is otherwise as it was, (N,): 1 or 0.
+
+    .. math:: \mathrm{pure}_i = [\, a_t(\text{after}_i) = t \,] \; [\, \mathrm{flip}_i = 0 \,]
+
+    with :math:`a_t` the value of the attribute that has the target t among its classes, and :math:`\mathrm{flip}_i` of
+    :func:`flip_rates`. The mean is the share of pure portraits: range 0 to 1, higher is better. A model that never
+    shows the target gets 0, and so does one that always changes something else. Blind to what the flip rate is blind
+    to.
+
+    Raises:
+        ValueError: if there are not as many judgements after as before, or for an unknown target.
+    """
+    head = head_of(target)
+    shown = np.array([verdict[head] == target for verdict in after], dtype=np.bool_)
+    unchanged: NDArray[np.bool_] = flip_rates(before, after, target) == 0
+    return (shown & unchanged).astype(np.float64)
 
 
 def flips_per_attribute(

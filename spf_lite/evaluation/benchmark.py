@@ -16,7 +16,8 @@ from pathlib import Path
 from spf_lite.config import TrainConfig
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.evaluation.judge import load_judge
-from spf_lite.evaluation.measuring import EvaluationSet, measure_on, sample_evaluation_set
+from spf_lite.evaluation.measuring import EvaluationSet, measure_on, sample_evaluation_sets
+from spf_lite.evaluation.report import measures_of
 from spf_lite.evaluation.rows import ROW_FILE, Row, run_folder, set_name, table
 from spf_lite.files import UNFINISHED, read_text, write_file, write_files
 from spf_lite.models.adapters.lora import ADAPTER_FILE, load_adapter
@@ -127,28 +128,32 @@ def train_row(method: str, target: str, seed: int, folder: Path, captions: str, 
 
 
 def measure_row(
-    method: str, seed: int, path: Path, evaluation_set: EvaluationSet, confounders: int | None = None
+    method: str, seed: int, path: Path, evaluation_sets: Sequence[EvaluationSet], confounders: int | None = None
 ) -> Row:
-    """Load the exported adapter of a run, as any user would, and measure it. A row that exists is kept.
+    """Load the exported adapter of a run, as any user would, and measure it.
+
+    A row that exists is kept if it has as many prompts and no measure is missing.
 
     Args:
         method: name of the recipe.
-        seed: of the run.
+        seed: of the training run.
         path: from :func:`train_row`.
-        evaluation_set: people that all runs are measured on.
+        evaluation_sets: people that all runs are measured on, one set for each text form, all of one target.
         confounders: of the run's custom set; bias pick-up counts the spurious attributes of that set.
     """
     done = path / ROW_FILE
     if done.exists():
         row = Row.from_json(done.read_text(encoding="utf-8"))
-        if row.confounders == confounders and len(row.report.values["target found"]) == len(evaluation_set.seeds):
+        wanted = [name for of in evaluation_sets for name in measures_of(of.form)]
+        complete = row.report.prompts == len(evaluation_sets[0].seeds) and row.report.values.keys() >= set(wanted)
+        if complete and row.confounders == confounders:
             return row
     backbone = load("tiny")
     load_adapter(backbone.pipe, path / "adapter")
-    spurious = spurious_attributes(evaluation_set.target, confounders)
-    report = measure_on(backbone, load_judge(backbone), evaluation_set, spurious=spurious)
+    spurious = spurious_attributes(evaluation_sets[0].target, confounders)
+    report = measure_on(backbone, load_judge(backbone), evaluation_sets, spurious=spurious)
     add_measures(path / "adapter", {name: str(value) for name, value in report.estimates().items()})
-    row = Row(method, evaluation_set.target, seed, report, confounders)
+    row = Row(method, report.target, seed, report, confounders)
     write_file(done, row.to_json())
     return row
 
@@ -188,10 +193,10 @@ def compare_methods(
             _refuse_other(run_folder(folder, target, method, seed), recipe(method, seed=seed), captions, draw)
         if draw is not None:
             _drawn_folder(folder, target, draw)
-    evaluation_set = sample_evaluation_set(load("tiny"), target, prompts)
+    evaluation_sets = sample_evaluation_sets(load("tiny"), target, prompts)
     rows: dict[str, list[Row]] = {method: [] for method in methods}
     for seed in seeds:
         for method in methods:
             path = train_row(method, target, seed, folder, captions, draws[seed])
-            rows[method].append(measure_row(method, seed, path, evaluation_set, draws[seed]))
+            rows[method].append(measure_row(method, seed, path, evaluation_sets, draws[seed]))
     return table(rows)

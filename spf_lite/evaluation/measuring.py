@@ -5,7 +5,7 @@ In the book: :doc:`/05-measuring`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +14,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spf_lite.evaluation import pictures
-from spf_lite.evaluation.attributes import bias_pickup, flip_rates, flips_per_attribute
+from spf_lite.evaluation.attributes import bias_pickup, flip_rates, flips_per_attribute, pure
 from spf_lite.evaluation.judge import INPUT_SIZE, Judge, Verdict, load_judge
-from spf_lite.evaluation.report import PollutionReport
+from spf_lite.evaluation.report import SHORT, PollutionReport, joined
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import to_tensor
 from spf_lite.models.sampling import sample
 from spf_lite.tiny_world.custom_sets import evaluation_portraits, spurious_attributes, unnamed_attributes
 from spf_lite.tiny_world.portraits import Portrait, complete, describe, get_target
 from spf_lite.tiny_world.rendering import PARTS, counterfactual, true_region
+
+#: The text forms, and the captions (:data:`spf_lite.tiny_world.custom_sets.CAPTIONS`) that name the same attributes.
+#: Full texts name every attribute; short ones leave out the spurious attributes, as silent captions do.
+FORMS = {"full": "named", "short": "silent"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,10 @@ class EvaluationSet:
         complete_texts: the same with the target.
         seeds: N, of the initial noise.
         base_portraits: N, by the base model for the base texts.
+        form: of the texts, one of :data:`FORMS`.
+
+    Raises:
+        ValueError: for an unknown form.
     """
 
     target: str
@@ -44,72 +52,116 @@ class EvaluationSet:
     complete_texts: list[str]
     seeds: list[int]
     base_portraits: list[Image.Image]
+    form: str = "full"
+
+    def __post_init__(self) -> None:
+        _check_form(self.form)
 
 
-def sample_evaluation_set(backbone: Backbone, target: str, prompts: int, steps: int = 25) -> EvaluationSet:
+def _check_form(form: str) -> None:
+    """Raise ValueError for an unknown form."""
+    if form not in FORMS:
+        raise ValueError(f"unknown text form {form!r}: expected one of {', '.join(FORMS)}")
+
+
+def sample_evaluation_set(
+    backbone: Backbone, target: str, prompts: int, steps: int = 25, form: str = "full"
+) -> EvaluationSet:
     """People, prompts and seeds, always the same for a target, and the base model's portraits.
+
+    Both forms have the same people and seeds.
 
     Args:
         backbone: its adapter, if it has one, is off.
         target: name of the target.
         prompts: how many people.
         steps: denoising steps of each portrait.
+        form: of the texts, one of :data:`FORMS`.
 
     Raises:
-        ValueError: for an unknown target, or fewer than one prompt.
+        ValueError: for an unknown target or form, or fewer than one prompt.
     """
+    _check_form(form)
     if prompts < 1:
         raise ValueError(f"prompts={prompts}: at least one is needed")
     people = evaluation_portraits(target, prompts)
-    leave_out = unnamed_attributes(target, "named")
+    leave_out = unnamed_attributes(target, FORMS[form])
     base_texts = [describe(person, leave_out) for person in people]
     complete_texts = [complete(person.with_targets(target), leave_out) for person in people]
     seeds = list(range(1000, 1000 + prompts))
     with backbone.reference():
         base_portraits = sample(backbone, base_texts, seeds=seeds, steps=steps)
-    return EvaluationSet(target, people, base_texts, complete_texts, seeds, base_portraits)
+    return EvaluationSet(target, people, base_texts, complete_texts, seeds, base_portraits, form)
+
+
+def sample_evaluation_sets(
+    backbone: Backbone, target: str, prompts: int, steps: int = 25, forms: Collection[str] = tuple(FORMS)
+) -> list[EvaluationSet]:
+    """One :func:`sample_evaluation_set` for each text form, in the order of :data:`FORMS`.
+
+    Raises:
+        ValueError: for an unknown target, no form or an unknown one, or fewer than one prompt. Nothing was sampled.
+    """
+    for form in forms:
+        _check_form(form)
+    if not forms:
+        raise ValueError(f"no text form: expected some of {', '.join(FORMS)}")
+    return [sample_evaluation_set(backbone, target, prompts, steps, form) for form in FORMS if form in forms]
 
 
 def measure(
-    backbone: Backbone, target: str, prompts: int = 64, steps: int = 25, spurious: Mapping[str, str] | None = None
+    backbone: Backbone,
+    target: str,
+    prompts: int = 64,
+    steps: int = 25,
+    spurious: Mapping[str, str] | None = None,
+    forms: Collection[str] = tuple(FORMS),
 ) -> PollutionReport:
     """Measure how well a tuned model shows a target, and what else has changed: ``print(measure(backbone, "beard"))``.
 
-    Samples three portraits of each person from the same noise: by the base model for the base text, and by the tuned
-    model for the complete and for the base text.
+    Samples three portraits of each person in each text form from the same noise: by the base model for the base text,
+    and by the tuned model for the complete and for the base text.
 
     Args:
         backbone: a model of the tiny world with what it has learned: just trained, or with a loaded adapter.
         target: name of the target (:data:`spf_lite.tiny_world.portraits.TARGETS`).
-        prompts: how many people. 64 take about two minutes on one processor core.
+        prompts: how many people. 64 take about two minutes for each form on one processor core.
         steps: denoising steps of each portrait.
         spurious: what the custom set's portraits share besides the target; None: the shipped set's
             (:func:`spf_lite.tiny_world.custom_sets.spurious_attributes`).
+        forms: of the texts, some of :data:`FORMS`. Measures of short texts have names that end in "(short)"; measures
+            of pictures are taken for full texts only.
 
     Raises:
         FileNotFoundError: if no judge lies beside the model: only the tiny world can be judged.
-        ValueError: for an unknown target, or fewer than one prompt.
+        ValueError: for an unknown target, no form or an unknown one, or fewer than one prompt.
     """
     judge = load_judge(backbone)
-    return measure_on(backbone, judge, sample_evaluation_set(backbone, target, prompts, steps), steps, spurious)
+    evaluation_sets = sample_evaluation_sets(backbone, target, prompts, steps, forms)
+    return measure_on(backbone, judge, evaluation_sets, steps, spurious)
 
 
 def measure_on(
     backbone: Backbone,
     judge: Judge,
-    evaluation_set: EvaluationSet,
+    evaluation_sets: Sequence[EvaluationSet],
     steps: int = 25,
     spurious: Mapping[str, str] | None = None,
 ) -> PollutionReport:
-    """Measure a tuned model on an evaluation set that several models share (:func:`sample_evaluation_set`).
+    """Measure a tuned model on evaluation sets that several models share (:func:`sample_evaluation_sets`).
 
-    The set does not depend on ``spurious``: models of differently confounded custom sets share it, too.
+    The sets do not depend on ``spurious``: models of differently confounded custom sets share them, too.
+
+    Raises:
+        ValueError: if there are no sets, or they are of different targets.
     """
-    after, again = (
-        sample(backbone, texts, seeds=evaluation_set.seeds, steps=steps)
-        for texts in (evaluation_set.complete_texts, evaluation_set.base_texts)
-    )
-    return compare_portraits(backbone, judge, evaluation_set, after, again, spurious)
+    reports = []
+    for of in evaluation_sets:
+        after, again = (
+            sample(backbone, texts, seeds=of.seeds, steps=steps) for texts in (of.complete_texts, of.base_texts)
+        )
+        reports.append(compare_portraits(backbone, judge, of, after, again, spurious))
+    return joined(reports)
 
 
 def compare_portraits(
@@ -120,7 +172,7 @@ def compare_portraits(
     again: list[Image.Image],
     spurious: Mapping[str, str] | None = None,
 ) -> PollutionReport:
-    """All measures, given the portraits.
+    """All measures of one text form, given the portraits: for short texts those that count attributes.
 
     Args:
         backbone: its CLIP is used.
@@ -130,9 +182,40 @@ def compare_portraits(
         again: N, by the tuned model for the base texts.
         spurious: what the custom set's portraits share besides the target; None: the shipped set's.
     """
-    target, people, before = evaluation_set.target, evaluation_set.people, evaluation_set.base_portraits
+    target = evaluation_set.target
     spurious = spurious_attributes(target) if spurious is None else spurious
-    was, now, at_base = judge(before), judge(after), judge(again)
+    was, now, at_base = judge(evaluation_set.base_portraits), judge(after), judge(again)
+    values = {
+        "pure": pure(was.attributes, now.attributes, target),
+        "false-positive rate": at_base.shows(target).astype(np.float64),
+        "target found": now.shows(target).astype(np.float64),
+        "flip rate": flip_rates(was.attributes, now.attributes, target),
+        "flip rate at base text": flip_rates(was.attributes, at_base.attributes, target),
+        "bias pick-up": _bias_of_each(was, now, spurious),
+    }
+    if evaluation_set.form == "full":
+        values |= _of_pictures(backbone, evaluation_set, after, again, was, now)
+    else:
+        values = {name + SHORT: row for name, row in values.items()}
+    return PollutionReport(
+        target,
+        {name: [float(v) if np.isfinite(v) else None for v in row] for name, row in values.items()},
+        flips_per_attribute(was.attributes, now.attributes, target),
+        bias_pickup(was.attributes, now.attributes, spurious),
+        flips_per_attribute(was.attributes, at_base.attributes, target),
+    )
+
+
+def _of_pictures(
+    backbone: Backbone,
+    evaluation_set: EvaluationSet,
+    after: list[Image.Image],
+    again: list[Image.Image],
+    was: Verdict,
+    now: Verdict,
+) -> dict[str, NDArray[np.float64]]:
+    """The measures that compare pictures, parts or embeddings: name to (N,)."""
+    target, people, before = evaluation_set.target, evaluation_set.people, evaluation_set.base_portraits
     x, y, r = (pictures.to_array(images) for images in (before, after, again))
     size = x.shape[1]
     region = _regions(people, target, size)
@@ -140,11 +223,8 @@ def compare_portraits(
     needed = pictures.change(*(pictures.to_array([pair[side] for pair in pairs]) for side in (0, 1)))
     seen_before, seen_after = (_clip_images(backbone, images) for images in (before, after))
     text = backbone.clip.text_features([get_target(target).text]).cpu().double().numpy()
-    values = {
-        "target found": now.shows(target).astype(np.float64),
+    return {
         "CLIP-T": pictures.similarity(seen_after, text),
-        "flip rate": flip_rates(was.attributes, now.attributes, target),
-        "bias pick-up": _bias_of_each(was, now, spurious),
         "leakage": pictures.leakage(x, y, region),
         "CLIP-I": pictures.similarity(seen_before, seen_after),
         "identity": pictures.similarity(was.identity.astype(np.float64), now.identity.astype(np.float64)),
@@ -153,14 +233,7 @@ def compare_portraits(
         ),
         "over-alignment": pictures.over_alignment(x, y, needed, region),
         "reconstruction": pictures.reconstruction_error(x, r),
-        "false-positive rate": at_base.shows(target).astype(np.float64),
     }
-    return PollutionReport(
-        target,
-        {name: [float(v) if np.isfinite(v) else None for v in row] for name, row in values.items()},
-        flips_per_attribute(was.attributes, now.attributes, target),
-        bias_pickup(was.attributes, now.attributes, spurious),
-    )
 
 
 def _regions(people: Sequence[Portrait], target: str, size: int) -> NDArray[np.bool_]:

@@ -99,7 +99,8 @@ def difference(rows: Sequence[Row], others: Sequence[Row], measure: str) -> Esti
     """How far one method is above another in a measure, with the interval of the *difference*.
 
     Runs are paired by seed, portraits by prompt. Whatever a prompt or a seed does to both methods cancels, so the
-    interval is narrower than those of the two methods suggest. Seeds and prompts that only one side has are left out.
+    interval is narrower than those of the two methods suggest. Seeds and prompts that only one side has are left out,
+    and so are runs for which the measure was not taken.
 
     Args:
         rows: of one method on one target.
@@ -115,15 +116,17 @@ def difference(rows: Sequence[Row], others: Sequence[Row], measure: str) -> Esti
         raise ValueError(f"rows of different targets: {', '.join(sorted(targets))}")
     for side in (rows, others):
         _refuse_mixed(side)
-    theirs = {row.seed: row for row in others}
-    pairs = [(row, theirs[row.seed]) for row in rows if row.seed in theirs]
-    for one, other in pairs:
+    sets = {row.seed: row for row in others}
+    for one in rows:
+        other = sets.get(one.seed, one)
         if one.confounders != other.confounders:
             raise MixedSetsError(
                 f"seed {one.seed}: {one.method!r} was trained on {set_name(one.confounders)}, "
                 f"{other.method!r} on {set_name(other.confounders)}"
             )
-    tables = [[pair[side].report.values.get(measure, []) for pair in pairs] for side in (0, 1)]
+    ours, theirs = ({row.seed: row.report.values.get(measure, []) for row in side} for side in (rows, others))
+    seeds = [seed for seed in ours if ours[seed] and theirs.get(seed)]
+    tables = [[side[seed] for seed in seeds] for side in (ours, theirs)]
     count = min((len(values) for side in tables for values in side), default=0)
     first, second = (np.array([values[:count] for values in side], dtype=np.float64) for side in tables)
     gaps = first - second

@@ -90,18 +90,19 @@ def applies(
     Args:
         config: weights of the terms, and up to which timestep the enhancement loss is trusted.
         is_reference: portraits without the target, (B,).
-        is_reconstruction: items with the base text on both paths, (B,).
+        is_reconstruction: items with one text on both paths, (B,).
         timesteps: t, (B,).
         num_train_timesteps: of the scheduler.
     """
-    custom, aligned = ~is_reference, ~is_reconstruction
+    aligned = ~is_reconstruction
+    custom = ~is_reference & aligned
     rules = {
         "denoise": custom,
         "text": aligned,
         "fine": aligned,
         "output": aligned,
         "reconstruction": is_reconstruction,
-        "prior": is_reconstruction,
+        "prior": is_reconstruction & is_reference,
         "purecc": aligned,
         "enhancement": custom & (timesteps < config.trusted * num_train_timesteps),
     }
@@ -200,7 +201,7 @@ def allowed_region(source: str, control: ControlMap | None, layers: dict[str, La
         layers: cross-attention of the response path, for ``token``; empty if no term is masked.
         batch: B items, with their regions for ``given`` and ``averaged``.
     """
-    if source in ("given", "averaged"):
+    if source in ("given", "averaged", "surprise"):
         allowed = batch.region
     elif source == "token" and layers:
         own = torch.einsum("bt,bthw->bhw", batch.target, mean_maps(layers).detach())[:, None]

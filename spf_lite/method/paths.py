@@ -27,6 +27,9 @@ from spf_lite.method.attention import LayerRecord, record
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.prefix_cache import shared_prefix
 
+#: Latents that pass through the reference path at a time, where any number is asked for.
+CHUNK = 32
+
 
 @dataclass(frozen=True)
 class PathOutput:
@@ -57,6 +60,30 @@ def reference_path(
     resolution = backbone.spec.attention_resolution if record_layers else None
     with backbone.reference() as original, _forward(original, noisy, timesteps, base, resolution) as output:
         return output
+
+
+@torch.no_grad()
+def reference_predictions(backbone: Backbone, noisy: Tensor, times: Tensor, text: Tensor) -> Tensor:
+    """Predictions of the reference model for any number of noisy latents, a few at a time, in main memory.
+
+    Args:
+        backbone: the model; what is trained on it is off.
+        noisy: z_t, (N, C, h, w).
+        times: t, (N,).
+        text: ``encoder_hidden_states``, (N, L, width).
+
+    Returns:
+        predicted noise or velocity, (N, C, h, w), float32.
+    """
+    device = backbone.pipe.device
+    return torch.cat(
+        [
+            reference_path(
+                backbone, noisy[part].to(device), times[part].to(device), text[part].to(device)
+            ).prediction.cpu()
+            for part in torch.arange(len(noisy)).split(CHUNK)
+        ]
+    )
 
 
 @contextmanager

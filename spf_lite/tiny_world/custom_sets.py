@@ -37,7 +37,7 @@ SPURIOUS_ATTRIBUTES: dict[str, dict[str, str]] = {
 #: Portraits of a set.
 SIZE = 48
 #: Base texts for reference portraits that come with a set.
-REFERENCES = 64
+REFERENCES = 256
 #: The two versions of its captions, and their files.
 CAPTIONS = CAPTION_FILES
 

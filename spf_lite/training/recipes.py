@@ -1,6 +1,7 @@
 """Named recipes: baselines, the method, its ablations, each as one configuration.
 
-All recipes take the same number of optimiser steps in all, on the same data, from the same seed.
+All recipes but that of pure pairs take the same number of optimiser steps in all, on the same data, from the same seed.
+A fair baseline of pure pairs takes as many: ``naive,stage1_steps=1000``.
 
 In the book: :doc:`/09-baselines`.
 """
@@ -9,13 +10,24 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from spf_lite.config import ControlMapOptions, TrainConfig
 
 #: Optimiser steps of every recipe, both stages together.
 STEPS = 300
+#: Of the recipe of pure pairs and its ablations.
+PAIR_STEPS = 1000
 _STAGED = TrainConfig(stage1_steps=STEPS // 2, stage2_steps=STEPS - STEPS // 2)
 _NAIVE = TrainConfig(stage1_steps=STEPS, stage2_steps=0)
+# Hygiene, not a method: every way of training can have it. In half of each batch the response path is fed the base text
+# or the empty text, and must predict what the reference path predicts.
+_ANCHORS: dict[str, Any] = {
+    "weight_reconstruction": 1.0,
+    "anchor_share": 0.5,
+    "reference_portraits": 64,
+    "reference_share": 0.0,
+}
 _PAPER = replace(_STAGED, weight_text=1.0, weight_fine=1.0, weight_enhancement=0.5)
 _SPF = replace(
     _STAGED,
@@ -30,6 +42,30 @@ _SPF = replace(
     map_source="averaged",
     # A hard map: the alignment that a soft one leaves inside the target's region is enough to remove the target again.
     control=ControlMapOptions(threshold=0.2, softness=0.0),
+)
+
+# Ours, the recipe of pure pairs: no stage 1. The reference model reads what the captions leave out, is surprised where
+# the target is, and paints new people around it. Stage 2 learns the target inside the map; outside of it, and for every
+# text without the target, the response path agrees with the reference path.
+_PURE_PAIRS = TrainConfig(
+    stage1_steps=0,
+    stage2_steps=PAIR_STEPS,
+    schedule="cosine",
+    warmup_steps=20,
+    scale_terms=False,
+    weight_denoise=0.3,
+    weight_output=1.0,
+    weight_reconstruction=1.0,
+    denoise_outside=0.0,
+    reference_portraits=128,
+    reference_share=0.0,
+    anchor_share=0.5,
+    anchor_empty=0.25,
+    map_source="surprise",
+    fill_captions=True,
+    pure_pairs=96,
+    text_forms="both",
+    contrast=2.0,
 )
 
 RECIPES: dict[str, TrainConfig] = {
@@ -73,6 +109,36 @@ RECIPES: dict[str, TrainConfig] = {
     # outside the map as well. Reference portraits join the batches, some with the base text alone. What lies outside
     # the map is not learned from the set. The map is made once, at timesteps where it is clear.
     "spf": _SPF,
+    "pure-pairs": _PURE_PAIRS,
+    # Baselines with anchors on reference portraits and on the set's own, texts in both forms.
+    "naive-anchors": replace(
+        _NAIVE, stage1_steps=0, stage2_steps=STEPS, scale_terms=False, text_forms="both", **_ANCHORS
+    ),
+    "paper-weights-anchors": replace(_PAPER, trainable="weights", learning_rate=7.5e-4, text_forms="both", **_ANCHORS),
+    "given-mask-anchors": replace(
+        _STAGED,
+        stage1_steps=0,
+        stage2_steps=STEPS,
+        scale_terms=False,
+        weight_output=1.0,
+        map_source="given",
+        denoise_outside=0.0,
+        text_forms="both",
+        **_ANCHORS,
+    ),
+    # Differential output preservation, as OneTrainer, ai-toolkit and SimpleTuner have it: the set's own portraits with
+    # the base text keep the reference's prediction. Blank prompt preservation is the same with the empty text.
+    "dop": replace(_NAIVE, weight_reconstruction=1.0, anchor_share=0.5, anchor_empty=0.0, anchor_own=1.0),
+    "bpp": replace(_NAIVE, weight_reconstruction=1.0, anchor_share=0.5, anchor_empty=1.0, anchor_own=1.0),
+    # Ablations of the recipe of pure pairs: one part left out, or replaced.
+    "pure-pairs-random-start": replace(_PURE_PAIRS, contrast=0.0),
+    "pure-pairs-no-anchors": replace(
+        _PURE_PAIRS, weight_reconstruction=0.0, anchor_share=0.0, reference_portraits=0, reference_share=0.5
+    ),
+    "pure-pairs-own-portraits": replace(_PURE_PAIRS, pure_pairs=0),
+    "pure-pairs-own-captions": replace(_PURE_PAIRS, fill_captions=False),
+    "pure-pairs-given-texts": replace(_PURE_PAIRS, text_forms="given"),
+    "pure-pairs-given-mask": replace(_PURE_PAIRS, map_source="given"),
     # Ablations: one part left out.
     "spf-no-text": replace(_SPF, weight_text=0.0),
     "spf-no-fine": replace(_SPF, weight_fine=0.0),

@@ -9,15 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from spf_lite.config import WEIGHTS
+from spf_lite.config import WEIGHTS, TrainConfig
 from spf_lite.data.batch import Item
 from spf_lite.data.custom_set import CustomSet
-from spf_lite.data.draws import draw
-from spf_lite.data.encoding import ReferenceTexts, check_texts, reference_items, reference_latents
+from spf_lite.data.encoding import reference_items, reference_latents
+from spf_lite.data.texts import ReferenceTexts, check_texts, with_text_forms
+from spf_lite.method.contrast import contrast_directions
 from spf_lite.method.control_map import with_averaged_maps
 from spf_lite.method.purecc import Extractor
 from spf_lite.models.adapters.base import Trainable
 from spf_lite.models.backbone import Backbone
+from spf_lite.pure_pairs.pairs import with_pure_pairs
 from spf_lite.training.loss_meter import check_finite
 from spf_lite.training.passes import Passes
 from spf_lite.training.scales import term_scales
@@ -60,20 +62,42 @@ class Stage2:
     scales: dict[str, float] = field(default_factory=dict)
     extractor: Extractor | None = None
 
-    def state_dict(self, averaged: bool) -> dict[str, Any]:
-        """What a checkpoint needs; ``averaged``: whether the items carry averaged maps."""
-        everyone = (*self.custom, *self.references)
+    def state_dict(self, config: TrainConfig) -> dict[str, Any]:
+        """What a checkpoint of a run with this configuration needs: what was prepared, and cannot be had otherwise."""
+        begun = bool(self.scales)
         return {
             "scales": self.scales,
             "extractor": self.extractor.state if self.extractor else None,
-            "references": [item.latents for item in self.references],
-            "regions": [item.region for item in everyone] if averaged and self.scales else [],
+            "references": [_row(item) for item in self.references],
+            "custom": [_row(item) for item in self.custom] if begun and _remakes(config) else [],
+            "regions": [item.region for item in self.custom] if begun and config.map_source == "averaged" else [],
         }
 
 
-def restored(
-    state: dict[str, Any], passes: Passes, trained: Trainable, custom: list[Item], texts: ReferenceTexts
-) -> Stage2:
+def _remakes(config: TrainConfig) -> bool:
+    """Whether stage 2 learns from other portraits or texts than those of the set."""
+    return bool(config.pure_pairs or config.fill_captions or config.map_source == "surprise")
+
+
+def _row(item: Item) -> dict[str, Any]:
+    """What :func:`_item` makes the item of."""
+    texts = {"base_text": item.pair.base_text, "replaces": item.pair.replaces}
+    return {**texts, "latents": item.latents, "region": item.region, "features": item.portrait_features}
+
+
+def _items(backbone: Backbone, rows: list[dict[str, Any]], like: Item, is_reference: bool) -> list[Item]:
+    """The items that :func:`_row` was taken of."""
+    if not rows:
+        return []
+    texts = [(row["base_text"], row["replaces"]) for row in rows]
+    items = reference_items(backbone, texts, [row["latents"] for row in rows], like)
+    return [
+        replace(item, region=row["region"], portrait_features=row["features"], is_reference=is_reference)
+        for item, row in zip(items, rows, strict=True)
+    ]
+
+
+def restored(state: dict[str, Any], passes: Passes, trained: Trainable, custom: list[Item]) -> Stage2:
     """What :meth:`Stage2.state_dict` was taken of.
 
     Args:
@@ -81,25 +105,27 @@ def restored(
         passes: of this run.
         trained: what is trained.
         custom: the custom set, encoded.
-        texts: base texts of the reference portraits.
     """
-    references: list[Item] = []
-    if state["references"]:
-        references = reference_items(passes.backbone, texts, state["references"], custom[0])
+    backbone, like = passes.backbone, custom[0]
+    references = _items(backbone, state["references"], like, is_reference=True)
+    custom = _items(backbone, state["custom"], like, is_reference=False) or custom
     if state["regions"]:
-        everyone = zip((*custom, *references), state["regions"], strict=True)
-        mapped = [replace(item, region=region) for item, region in everyone]
-        custom, references = mapped[: len(custom)], mapped[len(custom) :]
+        custom = [replace(item, region=region) for item, region in zip(custom, state["regions"], strict=True)]
     extractor = None
     if state["extractor"]:
-        extractor = Extractor(passes.backbone, trained, state["extractor"], custom[0].pair.target_text)
+        extractor = Extractor(backbone, trained, state["extractor"], like.pair.target_text)
     return Stage2(custom, references, state["scales"], extractor)
+
+
+def in_text_forms(backbone: Backbone, items: list[Item], config: TrainConfig) -> list[Item]:
+    """The items with the text forms that the configuration asks for."""
+    return with_text_forms(backbone, items, config.seed) if config.text_forms == "both" else items
 
 
 def prepared(
     passes: Passes, trained: Trainable, custom: list[Item], texts: ReferenceTexts, num_train_timesteps: int
 ) -> Stage2:
-    """Sample the reference portraits, make the averaged maps, freeze the extractor, bring the loss terms to one size.
+    """Sample the reference portraits, make maps and pure pairs, freeze the extractor, bring the loss terms to one size.
 
     It depends on what is trained, on the configuration and its seed alone: done again after an interruption, it gives
     the same.
@@ -113,11 +139,17 @@ def prepared(
     if config.reference_portraits:
         latents = reference_latents(backbone, texts, config.reference_portraits, config.seed, custom)
         check_finite({f"portrait {k}": one for k, one in enumerate(latents)}, "sampling reference portraits")
-        references = reference_items(backbone, texts, latents, custom[0])
-    if config.map_source == "averaged":
-        with passes.accelerator.autocast():
+        references = in_text_forms(backbone, reference_items(backbone, texts, latents, custom[0]), config)
+    with passes.accelerator.autocast():
+        if config.map_source == "averaged":
             custom = with_averaged_maps(backbone, custom, config)
             references = with_averaged_maps(backbone, references, config)
+        if _remakes(config):
+            whole = [item for item in custom if not item.is_shortened]
+            custom = with_pure_pairs(backbone, whole, [text for text, _ in texts], config)
+            custom = in_text_forms(backbone, custom, config)
+    if config.contrast:
+        trained.start_along(config.contrast * contrast_directions([*custom, *references], passes.empty, config.rank))
     extractor = None
     if config.weight_purecc:
         state = {name: value.detach().clone() for name, value in trained.state().items()}
@@ -125,7 +157,7 @@ def prepared(
     if not config.scale_terms:
         return Stage2(custom, references, {name: 1.0 for name in WEIGHTS if config.weight(name)}, extractor)
     ahead = (
-        draw(config, config.stage1_steps + k, custom, references, num_train_timesteps) for k in range(SCALE_BATCHES)
+        passes.draw(config.stage1_steps + k, custom, references, num_train_timesteps) for k in range(SCALE_BATCHES)
     )
     scales = term_scales(
         config,

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from spf_lite.data.draws import draw
 from spf_lite.method.control_map import ControlMap
 from spf_lite.method.losses import objective
 from spf_lite.training.loss_meter import LossMeter
@@ -51,11 +50,12 @@ def training_step(
         TrainingDivergedError: if a loss or the gradient is not finite.
     """
     config, trained = passes.config, optimisation.trained
-    whole = draw(config, step, stage2.custom, stage2.references, num_train_timesteps)
+    whole = passes.draw(step, stage2.custom, stage2.references, num_train_timesteps)
     in_stage2 = step >= config.stage1_steps
-    counts = passes.counts(whole, num_train_timesteps) if in_stage2 else {"denoise": config.batch_size}
-    # In stage 1 there is one term; in stage 2 each has its weight and its scale.
-    factors = {name: config.weight(name) * stage2.scales[name] if in_stage2 else 1.0 for name in counts}
+    counts = passes.counts(whole, num_train_timesteps, in_stage2)
+    # In stage 2 each term has its weight and its scale; in stage 1 nothing is scaled.
+    weights = passes.config_of(in_stage2)
+    factors = {name: weights.weight(name) * (stage2.scales[name] if in_stage2 else 1.0) for name in counts}
     meter = LossMeter(list(counts), num_train_timesteps)
     control = None
     optimisation.optimizer.zero_grad(set_to_none=True)

@@ -34,7 +34,7 @@ from spf_lite.training.run.fingerprint import backbone_digest, digest_of
 from spf_lite.training.run.identity import RunIdentity
 from spf_lite.training.run.interrupts import interrupt_afterwards
 from spf_lite.training.schedule import accelerator_for
-from spf_lite.training.stage2 import Stage2, checked_reference_texts, prepared, restored
+from spf_lite.training.stage2 import Stage2, checked_reference_texts, in_text_forms, prepared, restored
 from spf_lite.training.step import OnStep, TrainResult, training_step
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,8 @@ class DualPathTrainer:
             raise CustomSetError(f"{custom_set.folder}: map_source='given' needs a mask_file in every line")
         self.reference_texts = checked_reference_texts(backbone, custom_set, reference_texts)
         self.num_train_timesteps = int(backbone.pipe.scheduler.config.num_train_timesteps)
-        self.stage2 = Stage2(custom_items(backbone, custom_set, enhance=config.weight_enhancement > 0))
+        custom = custom_items(backbone, custom_set, enhance=config.weight_enhancement > 0)
+        self.stage2 = Stage2(in_text_forms(backbone, custom, config))
         model = "" if output_dir is None else backbone_digest(backbone, enhance=config.weight_enhancement > 0)
         kind, rank, steps = config.trainable, config.rank, config.steps
         self.trained = make_trainable(kind, unet, rank, config.seed, steps, start_from=initial_adapter)
@@ -171,7 +172,7 @@ class DualPathTrainer:
         return {
             "trained": self.trained.state(),
             **self.optimisation.state_dict(),
-            **self.stage2.state_dict(averaged=self.config.map_source == "averaged"),
+            **self.stage2.state_dict(self.config),
             "step": self.step,
             "cpu_seconds": self.cpu_seconds,
         }
@@ -180,7 +181,7 @@ class DualPathTrainer:
         """Bring a trainer that has not begun to where :meth:`state_dict` was taken."""
         self.trained.restore(state["trained"])
         self.optimisation.load_state_dict(state)
-        self.stage2 = restored(state, self.passes, self.trained, self.custom, self.reference_texts)
+        self.stage2 = restored(state, self.passes, self.trained, self.custom)
         self.step, self._saved, self.cpu_seconds = state["step"], state["step"], state["cpu_seconds"]
 
     @contextmanager

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spf_lite.data.batch import Item, by_size, collate
+from spf_lite.data.batch import Item, by_size, collate, without_text
 from spf_lite.data.prompts import encode_pair
 from spf_lite.models.backbone import Backbone
 
@@ -61,3 +61,12 @@ def test_a_batch_holds_one_size(toy: Backbone) -> None:
     assert collate([wide, wide], [False, False]).region.shape == (2, 1, 6, 8)
     with pytest.raises(ValueError, match=r"one size, these have \(8, 8\), \(6, 8\)"):
         collate([square, wide], [False, False])
+
+
+def test_without_text_an_item_keeps_its_portrait_alone(toy: Backbone) -> None:
+    whole, empty = item(toy), torch.full_like(item(toy).base, 3.0)
+    untold = without_text(whole, empty)
+    assert torch.equal(untold.latents, whole.latents) and torch.equal(untold.base, empty)
+    batch = collate([whole, untold], [False, True])
+    assert torch.equal(batch.complete[1], empty) and torch.equal(batch.base[1], empty)
+    assert batch.phrases[1].abs().sum() == 0 and batch.aligned[1].sum() == 0 and batch.target[1].sum() == 0

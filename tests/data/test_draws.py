@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -177,3 +178,47 @@ def test_a_batch_holds_one_bucket_by_the_step_alone(two_sizes: tuple[list[Item],
     seen = {item.latents[0, 0, 0].item() for drawn in draws for item in drawn.items}
     assert seen == {0, 1, 2, 3, 100, 101, 102}
     assert contents(draw(CONFIG, 123, *two_sizes, NUM_TRAIN_TIMESTEPS)) == contents(draws[123])
+
+
+ANCHORED = replace(CONFIG, anchor_share=0.5, anchor_empty=0.5, anchor_own=0.5)
+EMPTY = torch.full((1,), -7.0)
+
+
+def drawn_anchors(drawn: Draw) -> list[Item]:
+    """The anchors of a batch of eight: they come last."""
+    return drawn.items[4:]
+
+
+def test_anchors_have_their_share_of_every_batch(custom: list[Item], references: list[Item]) -> None:
+    kinds: Counter[tuple[bool, bool]] = Counter()
+    for step in range(200):
+        whole = draw(ANCHORED, step, custom, references, NUM_TRAIN_TIMESTEPS, EMPTY)
+        assert whole.reconstruction[4:] == [True] * 4, "half of eight items, in both stages"
+        assert not any(whole.reconstruction[:4]) or step >= 5
+        kinds.update((bool(item.is_reference), torch.equal(item.base, EMPTY)) for item in drawn_anchors(whole))
+    assert sum(kinds.values()) == 800 and kinds[True, True] + kinds[False, True] == 400, "half of them untold"
+    own = (kinds[False, False] + kinds[False, True]) / 800
+    assert abs(own - 0.5) < 0.06, "half of them on the set's own portraits, by chance"
+
+
+def test_without_reference_portraits_all_anchors_are_of_the_set(custom: list[Item]) -> None:
+    whole = draw(ANCHORED, 0, custom, [], NUM_TRAIN_TIMESTEPS, EMPTY)
+    assert not any(item.is_reference for item in drawn_anchors(whole))
+
+
+def test_anchors_with_the_empty_text_need_it(custom: list[Item]) -> None:
+    with pytest.raises(ValueError, match="empty text need its embedding"):
+        draw(ANCHORED, 0, custom, [], NUM_TRAIN_TIMESTEPS)
+    told = replace(ANCHORED, anchor_empty=0.0)
+    assert len(draw(told, 0, custom, [], NUM_TRAIN_TIMESTEPS).items) == 8
+
+
+def test_what_anchors_leave_is_shared_out_as_before(custom: list[Item], references: list[Item]) -> None:
+    whole = draw(ANCHORED, 7, custom, references, NUM_TRAIN_TIMESTEPS, EMPTY)
+    assert [item.is_reference for item in whole.items[:4]] == [False, False, False, True], "a quarter of four"
+    assert len(whole.noise) == len(whole.timesteps) == 8
+
+
+def test_a_run_without_anchors_draws_what_it_always_drew(custom: list[Item], references: list[Item]) -> None:
+    plain = contents(draw(CONFIG, 7, custom, references, NUM_TRAIN_TIMESTEPS))
+    assert contents(draw(CONFIG, 7, custom, references, NUM_TRAIN_TIMESTEPS, EMPTY)) == plain

@@ -6,18 +6,12 @@ import torch
 from PIL import Image
 
 from spf_lite.config import TrainConfig
-from spf_lite.data import encoding
+from spf_lite.data import encoding, texts
 from spf_lite.data.custom_set import CustomSet, Example
-from spf_lite.data.encoding import (
-    check_texts,
-    custom_items,
-    reference_items,
-    reference_latents,
-    reference_sizes,
-    region_of,
-)
+from spf_lite.data.encoding import custom_items, reference_items, reference_latents, reference_sizes, region_of
 from spf_lite.data.geometry import fit
 from spf_lite.data.prompts import encode_pair
+from spf_lite.data.texts import check_texts
 from spf_lite.method.control_map import ControlMap
 from spf_lite.models.adapters.lora import add_lora
 from spf_lite.models.backbone import Backbone
@@ -140,9 +134,9 @@ def test_every_text_is_checked_before_anything_is_encoded(
         custom_items(toy, CustomSet(custom_set.folder, custom_set.examples, "", references, lines))
     with pytest.raises(EmptyTextError, match="reference text 2: the base text is empty"):
         check_texts(toy, [("a man", None), (" ", None)], "sunglasses")
-    for texts in ([(long, None)], [("a man", "a hat")], [("a man, Sunglasses", None)]):
+    for given in ([(long, None)], [("a man", "a hat")], [("a man, Sunglasses", None)]):
         with pytest.raises(PromptError, match="^reference text 1: "):
-            DualPathTrainer(toy, custom_set, TrainConfig(), reference_texts=texts)
+            DualPathTrainer(toy, custom_set, TrainConfig(), reference_texts=given)
 
 
 @pytest.mark.parametrize("source", ["sfcm", "averaged", "token", "given"])
@@ -173,7 +167,7 @@ def encoded_texts(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> list[t
         seen.extend(map(tuple, ids.tolist()))
         return encode_text(pipe, ids)
 
-    monkeypatch.setattr(encoding, "encode_text", count)
+    monkeypatch.setattr(texts, "encode_text", count)
     return seen
 
 

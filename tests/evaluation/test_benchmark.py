@@ -11,8 +11,8 @@ from spf_lite import load
 from spf_lite.config import TrainConfig
 from spf_lite.evaluation import benchmark
 from spf_lite.evaluation.benchmark import compare_methods, measure_row, set_folder, train_row
-from spf_lite.evaluation.measuring import EvaluationSet, measure_on, sample_evaluation_set
-from spf_lite.evaluation.report import PollutionReport
+from spf_lite.evaluation.measuring import EvaluationSet, measure_on, sample_evaluation_sets
+from spf_lite.evaluation.report import MEASURES, PollutionReport
 from spf_lite.evaluation.rows import Row
 from spf_lite.models.adapters.lora import ADAPTER_FILE
 from spf_lite.tiny_world.custom_sets import SetNote, spurious_attributes, write_custom_set
@@ -23,8 +23,8 @@ TARGET = "sunglasses"
 
 
 @pytest.fixture
-def evaluation_set(small_world: Path) -> EvaluationSet:
-    return sample_evaluation_set(load("tiny"), TARGET, 2)
+def evaluation_sets(small_world: Path) -> list[EvaluationSet]:
+    return sample_evaluation_sets(load("tiny"), TARGET, 2)
 
 
 def compare(folder: Path, **options: object) -> list[str]:
@@ -107,28 +107,45 @@ def test_captions_and_seed_reach_the_training(small_world: Path, tmp_path: Path)
 
 
 def test_the_adapter_is_measured_as_it_lies_on_the_disk(
-    small_world: Path, evaluation_set: EvaluationSet, tmp_path: Path
+    small_world: Path, evaluation_sets: list[EvaluationSet], tmp_path: Path
 ) -> None:
     path = train_row("naive", TARGET, 0, tmp_path, "silent")
-    row = measure_row("naive", 0, path, evaluation_set)
+    row = measure_row("naive", 0, path, evaluation_sets)
     assert (row.method, row.target, row.seed) == ("naive", TARGET, 0)
     assert (path / "row.json").read_text() == row.to_json()
     other = train_row("naive", TARGET, 1, tmp_path, "silent")
     (path / "adapter" / ADAPTER_FILE).write_bytes((other / "adapter" / ADAPTER_FILE).read_bytes())
-    assert measure_row("naive", 0, path, evaluation_set) == row, "what was measured is kept"
+    assert measure_row("naive", 0, path, evaluation_sets) == row, "what was measured is kept"
     (path / "row.json").unlink()
-    swapped = measure_row("naive", 0, path, evaluation_set)
-    assert swapped.report != row.report and swapped.report == measure_row("naive", 1, other, evaluation_set).report
+    swapped = measure_row("naive", 0, path, evaluation_sets)
+    assert swapped.report != row.report and swapped.report == measure_row("naive", 1, other, evaluation_sets).report
     (path / "row.json").unlink()
     (path / "adapter" / ADAPTER_FILE).unlink()
     with pytest.raises(ValueError, match="no adapter in"):
-        measure_row("naive", 0, path, evaluation_set)
+        measure_row("naive", 0, path, evaluation_sets)
 
 
-def test_the_model_card_gets_the_measures(small_world: Path, evaluation_set: EvaluationSet, tmp_path: Path) -> None:
+def test_a_row_that_lacks_a_measure_is_measured_again(
+    small_world: Path, evaluation_sets: list[EvaluationSet], tmp_path: Path
+) -> None:
+    path = train_row("naive", TARGET, 0, tmp_path, "silent")
+    full = measure_row("naive", 0, path, evaluation_sets[:1])
+    assert "CLIP-T" in full.report.values and "pure (short)" not in full.report.values
+    both = measure_row("naive", 0, path, evaluation_sets)
+    assert list(both.report.values) == list(MEASURES)
+    assert measure_row("naive", 0, path, evaluation_sets[:1]) == both, "what has more than enough is kept"
+    old = replace(both.report, values={name: row for name, row in both.report.values.items() if name != "pure"})
+    (path / "row.json").write_text(replace(both, report=old).to_json())
+    assert measure_row("naive", 0, path, evaluation_sets) == both
+    assert Row.from_json((path / "row.json").read_text()) == both
+
+
+def test_the_model_card_gets_the_measures(
+    small_world: Path, evaluation_sets: list[EvaluationSet], tmp_path: Path
+) -> None:
     path = train_row("naive", TARGET, 0, tmp_path, "silent")
     assert "## Measures" not in (path / "adapter" / "README.md").read_text()
-    row = measure_row("naive", 0, path, evaluation_set)
+    row = measure_row("naive", 0, path, evaluation_sets)
     card = (path / "adapter" / "README.md").read_text()
     for name, value in row.report.estimates().items():
         assert f"| {name} | {value} |" in card
@@ -265,7 +282,7 @@ def test_what_lies_in_the_place_of_a_set_is_refused(
 
 
 def test_bias_is_counted_against_the_runs_own_set(
-    small_world: Path, evaluation_set: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_world: Path, evaluation_sets: list[EvaluationSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
 
@@ -276,6 +293,6 @@ def test_bias_is_counted_against_the_runs_own_set(
     monkeypatch.setattr(benchmark, "measure_on", noted)
     for draw in (None, 3):
         path = train_row("naive", TARGET, 0, tmp_path / str(draw), "silent", draw)
-        row = measure_row("naive", 0, path, evaluation_set, draw)
-        assert row.confounders == draw and measure_row("naive", 0, path, evaluation_set, draw) == row
+        row = measure_row("naive", 0, path, evaluation_sets, draw)
+        assert row.confounders == draw and measure_row("naive", 0, path, evaluation_sets, draw) == row
     assert asked == [spurious_attributes(TARGET), spurious_attributes(TARGET, 3)]

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spf_lite.evaluation.report import PollutionReport
+from spf_lite.evaluation.attributes import unrelated_attributes
+from spf_lite.evaluation.report import MEASURES, PollutionReport
 from spf_lite.evaluation.rows import (
     ROW_FILE,
     MixedSetsError,
@@ -102,6 +103,22 @@ def test_a_difference_without_any_exception_is_as_sure_as_its_prompts_allow() ->
     assert none.mean == 0 and none.low == -none.high and 0.05 < none.high < 0.07 and none.p_value == 1
 
 
+def test_a_run_for_which_a_measure_was_not_taken_is_left_out_of_it() -> None:
+    runs = {name: [row([1.0] * 4, [0.5] * 4, seed=seed) for seed in (0, 1)] for name in ("naive", "spf")}
+    for one in (*runs["spf"], runs["naive"][1]):
+        one.report.values["pure"] = [1.0, 1.0, float(one.seed), 0.0]
+    assert difference(runs["spf"], runs["naive"], "pure").count == 4, "seed 1 only"
+    assert difference(runs["spf"], runs["naive"], "pure").mean == 0
+    assert difference(runs["spf"], runs["naive"], "target found").count == 8
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(runs, ("pure", "flip rate"))]
+    assert lines[0] == ["method", "seeds", "pure", "flip rate"] and lines[2][2].startswith("0.750")
+    del runs["naive"][1].report.values["pure"]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(runs, ("pure", "flip rate"))]
+    assert lines[2][2] == "" and lines[2][3].startswith("0.500") and lines[3][2].startswith("0.625")
+    with pytest.raises(ValueError, match="no seed and prompt with 'pure'"):
+        difference(runs["spf"], runs["naive"], "pure")
+
+
 def test_a_difference_needs_a_pair() -> None:
     with pytest.raises(ValueError, match="no seed and prompt with 'flip rate' on both sides"):
         difference([row([1.0], [0.5], seed=0)], [row([1.0], [0.5], seed=1)], "flip rate")
@@ -155,6 +172,22 @@ def test_reading_rows_needs_no_renderer_and_no_model() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("target", sorted(path.name for path in (DATA_SAMPLES / "results").iterdir() if path.is_dir()))
+def test_the_measures_of_shipped_rows_agree_with_each_other(target: str) -> None:
+    paths = sorted((DATA_SAMPLES / "results" / target).glob(f"*/{ROW_FILE}"))
+    assert paths
+    for path in paths:
+        report = Row.from_json(path.read_text(encoding="utf-8")).report
+        values = {name: np.array(of, dtype=float) for name, of in report.values.items()}
+        assert list(report.per_attribute) == unrelated_attributes(target), path
+        assert list(values) == [name for name in MEASURES if name in values], "in the order of the measures"
+        if "flip rate" in values:
+            flips = values["flip rate"] * len(report.per_attribute)
+            assert flips == pytest.approx(flips.round()), "whole attributes"
+            assert values["flip rate"].mean() == pytest.approx(np.mean(list(report.per_attribute.values())))
+            assert (values["pure"] == ((values["target found"] == 1) & (flips == 0))).all(), path
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_explorers_take_tensors_from_the_device(toy: Backbone, three: CustomSet)
 
 def test_a_tuned_model_is_measured(toy: Backbone) -> None:
     evaluation_set = sample_evaluation_set(toy, "sunglasses", 1, steps=1)
-    assert "CLIP-T" in measure_on(toy, Judge(JudgeNet(width=8)), evaluation_set).estimates()
+    assert "CLIP-T" in measure_on(toy, Judge(JudgeNet(width=8)), [evaluation_set]).estimates()
 
 
 def test_the_judge_is_checked_through_an_autoencoder_on_the_device(toy: Backbone) -> None:

@@ -114,6 +114,9 @@ PASSES = {
     "spf-soft-map": BOTH,
     "spf-step-map": BOTH,
     "spf-token-map": BOTH,
+    "paper-weights-anchors": BOTH,
+    **dict.fromkeys(("naive-anchors", "given-mask-anchors"), ["reference", "response"]),
+    **{name: ["reference", "response"] for name in RECIPES if name.startswith("pure-pairs")},
     # Changes that leave less to compute.
     "spf,weight_text=0,weight_fine=0": ["reference", "response"],
     "spf-step-map,weight_text=0,weight_fine=0": ["reference, recorded", "response"],
@@ -122,7 +125,14 @@ PASSES = {
     "paper,weight_text=0,weight_fine=0": ["response"],
 }
 #: Those that make a control map in the step itself.
-MAKES_A_MAP = {"paper", "paper-sum", "paper-weights", "spf-step-map", "spf-step-map,weight_text=0,weight_fine=0"}
+MAKES_A_MAP = {
+    "paper",
+    "paper-sum",
+    "paper-weights",
+    "paper-weights-anchors",
+    "spf-step-map",
+    "spf-step-map,weight_text=0,weight_fine=0",
+}
 
 
 def test_every_recipe_with_a_stage_2_is_counted() -> None:

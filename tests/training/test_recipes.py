@@ -11,8 +11,9 @@ from spf_lite.config import WEIGHTS, TrainConfig
 from spf_lite.data import encoding as batches
 from spf_lite.data.custom_set import CustomSet, CustomSetError
 from spf_lite.models.sampling import sample
+from spf_lite.pure_pairs import reading, repaint
 from spf_lite.training import stage2
-from spf_lite.training.recipes import RECIPES, STEPS, recipe
+from spf_lite.training.recipes import PAIR_STEPS, RECIPES, STEPS, recipe
 from spf_lite.training.trainer import DualPathTrainer
 
 from ..conftest import load_toy
@@ -34,7 +35,7 @@ def test_a_name_can_change_its_recipe() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_takes_the_same_number_of_steps_of_the_same_size(name: str) -> None:
     config, naive = recipe(name), recipe("naive")
-    assert config.stage1_steps + config.stage2_steps == STEPS
+    assert config.steps == (PAIR_STEPS if name.startswith("pure-pairs") else STEPS)
     assert (config.batch_size, config.rank) == (naive.batch_size, naive.rank)
 
 
@@ -75,6 +76,8 @@ def test_one_command_trains_every_recipe_and_plain_diffusers_loads_it(
 ) -> None:
     monkeypatch.setattr(batches, "sample", partial(sample, steps=1))
     monkeypatch.setattr(stage2, "SCALE_BATCHES", 1)
+    monkeypatch.setattr(repaint, "STEPS", 1)
+    monkeypatch.setattr(reading, "DRAWS", (1, 1))
     known, model = recipe(name), toy_folders["v_prediction"]
     few = {
         "stage1_steps": min(known.stage1_steps, 1),
@@ -83,6 +86,7 @@ def test_one_command_trains_every_recipe_and_plain_diffusers_loads_it(
         "rank": 2,
         "reference_portraits": min(known.reference_portraits, 1),
         "map_draws": 1,
+        "pure_pairs": min(known.pure_pairs, 1),
         "learning_rate": 0.1,  # so that one step shows
     }
     changes = [word for key, value in few.items() for word in ("--set", f"{key}={value}")]
@@ -90,7 +94,8 @@ def test_one_command_trains_every_recipe_and_plain_diffusers_loads_it(
     command = ["train", str(custom), str(tmp_path / "run"), "--model", str(model), "--method", name, *changes]
     assert cli.main(command) == 0
     *_, last = map(json.loads, (tmp_path / "run" / "log.jsonl").read_text().splitlines())
-    terms = {term for term in WEIGHTS if known.weight(term)} if known.stage2_steps else {"denoise"}
+    in_last = known if known.stage2_steps else known.of_stage1()
+    terms = {term for term in WEIGHTS if in_last.weight(term)}
     assert set(last) & set(WEIGHTS) == terms
     inputs = torch.ones(1, 4, 8, 8), 500, torch.ones(1, 32, 32)
     with torch.no_grad():
@@ -101,7 +106,8 @@ def test_one_command_trains_every_recipe_and_plain_diffusers_loads_it(
 
 
 def test_only_the_given_mask_needs_masks(custom_set: CustomSet, toy_folders: dict[str, Path]) -> None:
-    assert [name for name in RECIPES if recipe(name).map_source == "given"] == ["given-mask"]
+    given = {name for name in RECIPES if recipe(name).map_source == "given"}
+    assert given == {"given-mask", "given-mask-anchors", "pure-pairs-given-mask"}
     config = recipe("given-mask")
     assert config.stage1_steps == 0 and config.denoise_outside == 0 and config.weight_output > 0
     with pytest.raises(CustomSetError, match="needs a mask_file in every line"):

@@ -93,7 +93,8 @@ def test_identical_paths_have_nothing_to_align(toy: Backbone, custom_set: Custom
     with dual_path_step(toy, batch, noise, timesteps, trainer.config) as step:
         assert step.terms["reconstruction"].mean() < 1e-10, "base text on both paths, adapter at zero"
         assert step.terms["fine"].values.max() < 1e-10
-        assert step.terms["denoise"].mean() > 0
+        assert step.terms["denoise"].values.mean() > 0
+        assert not step.terms["denoise"].applies.any(), "anchors: the target is not learned from them"
 
 
 @pytest.mark.parametrize(

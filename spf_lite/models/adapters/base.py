@@ -70,6 +70,17 @@ class Trainable(ABC):
         """
         raise BackboneError(f"{type(self).__name__} cannot start from an existing LoRA")
 
+    def start_along(self, rows: Tensor) -> None:
+        """Begin with given rows of A in keys and values.
+
+        Args:
+            rows: (rank, width of the text encoder).
+
+        Raises:
+            BackboneError: if this way of training has no such factors.
+        """
+        raise BackboneError(f"{type(self).__name__} has no factors that could start along given rows")
+
     @contextmanager
     def using(self, state: dict[str, Tensor]) -> Iterator[None]:
         """Within it the UNet is changed as an earlier :meth:`state` says.

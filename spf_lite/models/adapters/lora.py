@@ -25,6 +25,7 @@ __all__ = [
     "ADAPTER_FILE",
     "CROSS_ATTENTION",
     "LOADED",
+    "TEXT_PROJECTIONS",
     "adapters_off",
     "add_lora",
     "check_no_adapter",
@@ -34,6 +35,8 @@ __all__ = [
 
 #: The projections of cross-attention ("attn2" in diffusers' transformer blocks) that an adapter is put on.
 CROSS_ATTENTION = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
+#: Those of them that read the text.
+TEXT_PROJECTIONS = ("attn2.to_k", "attn2.to_v")
 #: Names of the adapter in training, and of the one that was loaded.
 ADAPTER, LOADED = "default", "loaded"
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from spf_lite.config import KINDS
 from spf_lite.models.adapters.adalora import AdaLora
 from spf_lite.models.adapters.base import PeftAdapter, Trainable
-from spf_lite.models.adapters.lora import ADAPTER, CROSS_ATTENTION, add_lora, check_no_adapter
+from spf_lite.models.adapters.lora import ADAPTER, CROSS_ATTENTION, TEXT_PROJECTIONS, add_lora, check_no_adapter
 from spf_lite.models.adapters.lora_file import Factors, read_lora
 from spf_lite.models.compatibility import check_unet
 from spf_lite.models.errors import BackboneError
@@ -109,6 +109,27 @@ class Lora(PeftAdapter):
                 layer = self.unet.get_submodule(name)
                 layer.lora_A[ADAPTER].weight[: len(down)] = down
                 layer.lora_B[ADAPTER].weight[:, : len(down)] = up
+
+    def start_along(self, rows: Tensor) -> None:
+        """Begin with given rows of A in the projections that read the text, keys and values.
+
+        B must still be zero: then nothing changes yet but what it will learn first.
+
+        Args:
+            rows: (rank, width of the text encoder).
+
+        Raises:
+            ValueError: if the rows do not fit, or training has begun.
+        """
+        layers = [module for name, module in self.unet.named_modules() if name.endswith(TEXT_PROJECTIONS)]
+        with torch.no_grad():
+            for layer in layers:
+                down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+                if down.shape != rows.shape:
+                    raise ValueError(f"rows of shape {tuple(rows.shape)} do not fit factors of {tuple(down.shape)}")
+                if bool(up.any()):
+                    raise ValueError("training has begun: other rows of A would change what is learned")
+                down.copy_(rows)
 
 
 class Weights(Trainable):

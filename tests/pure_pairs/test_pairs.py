@@ -1,0 +1,143 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from spf_lite.config import TrainConfig
+from spf_lite.data.batch import Item
+from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.prompts import encode_pair
+from spf_lite.models.backbone import Backbone
+from spf_lite.pure_pairs import pairs
+from spf_lite.pure_pairs.pairs import painted, repaintable, sketches, with_pure_pairs
+from spf_lite.pure_pairs.vocabulary import Vocabulary
+from spf_lite.training.trainer import DualPathTrainer
+
+from ..conftest import load_toy
+from ..method.conftest import item
+
+TEXTS = [f"a person, {hair} hair, {color} hoodie" for hair in ("red", "gray") for color in ("blue", "green", "yellow")]
+CONFIG = TrainConfig(
+    stage1_steps=0,
+    stage2_steps=2,
+    batch_size=4,
+    rank=2,
+    scale_terms=False,
+    weight_output=1.0,
+    denoise_outside=0.0,
+    map_source="surprise",
+    fill_captions=True,
+    pure_pairs=4,
+    contrast=1.0,
+)
+
+
+def test_what_lies_inside_the_map_cannot_be_repainted() -> None:
+    region = torch.zeros(2, 1, 4, 4)
+    region[:, :, :2] = 1
+    above, below, half = (torch.zeros(2, 1, 4, 4) for _ in range(3))
+    above[:, :, 0], below[:, :, 3], half[:, :, 1:3] = 1, 1, 1
+    below[:, :, 0] = 0.5
+    reach = {1: above, 2: below, 3: half}
+    found = {1: "red hair", 2: "smiling", 3: "glasses", 4: "blue hoodie"}
+    assert repaintable(found, reach, region) == [2, 4], "half inside is inside; without a map it is outside"
+
+
+def test_sketches_swap_what_can_be_changed_and_keep_the_rest(toy: Backbone) -> None:
+    portraits = [item(toy, "a person, red hair"), item(toy, "a person, gray hair")]
+    found = {2: "blue hoodie", 3: "glasses"}
+    vocabulary = Vocabulary([*TEXTS, "a person, red hair, green hoodie, glasses"])
+    plan = sketches(portraits, found, [2], vocabulary, 40, torch.Generator().manual_seed(0))
+    assert [sketch.item for sketch in plan[:4]] == portraits * 2, "taken in turn"
+    for sketch in plan:
+        person, hair, clothes, glasses = sketch.text.split(", ")
+        assert f"{person}, {hair}" == sketch.item.pair.base_text and glasses == "glasses"
+        same = f"{person}, {hair}, blue hoodie, glasses"
+        assert sketch.instead == (() if clothes == "blue hoodie" else (same,))
+    assert {sketch.text.split(", ")[2] for sketch in plan} == {"blue hoodie", "green hoodie", "yellow hoodie"}
+
+
+def test_new_portraits_keep_the_target_its_place_and_its_texts(toy: Backbone) -> None:
+    region = torch.zeros(1, 8, 8)
+    region[:, :3] = 1
+    portraits = [replace(item(toy, text), region=region) for text in ("a person, red hair", "a person, gray hair")]
+    plan = sketches(portraits, {2: "blue hoodie"}, [2], Vocabulary(TEXTS), 6, torch.Generator().manual_seed(0))
+    made = painted(toy, plan, 4, torch.Generator().manual_seed(1))
+    assert len(made) == 4 and not any(one.is_reference for one in made)
+    texts = [sketch.text for sketch in plan]
+    places = [texts.index(one.pair.base_text) for one in made]
+    assert places == sorted(places), "in the order of the plan"
+    for one, place in zip(made, places, strict=True):
+        assert torch.equal(one.latents[:, :3], plan[place].item.latents[:, :3])
+        assert not torch.isclose(one.latents[:, 3:], plan[place].item.latents[:, 3:], atol=1e-3).any()
+        assert one.pair.complete_text == f"{one.pair.base_text}, sunglasses"
+        assert one.region is not None and torch.equal(one.region, region)
+
+
+def test_the_portraits_that_still_show_the_set_are_left_out(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    portraits = [replace(item(toy, "a person, red hair"), region=torch.zeros(1, 8, 8))]
+    vocabulary = Vocabulary(["a person, red hair, green hoodie"])
+    plan = sketches(portraits, {2: "blue hoodie"}, [2], vocabulary, 4, torch.Generator().manual_seed(0))
+    margins = torch.tensor([0.3, -0.2, 0.1, -0.4])
+    monkeypatch.setattr(pairs, "misreading", lambda *_: margins)
+    monkeypatch.setattr(pairs, "repaint", lambda *_: torch.arange(4.0)[:, None, None, None].expand(4, 4, 8, 8))
+    made = painted(toy, plan, 2, torch.Generator())
+    assert [float(one.latents[0, 0, 0]) for one in made] == [1, 3]
+
+
+def test_a_replaced_phrase_keeps_the_targets_place(toy: Backbone) -> None:
+    pair = encode_pair(toy.pipe.tokenizer, "a person, blue hoodie", "a blazer", replaces="blue hoodie")
+    portrait = replace(item(toy), pair=pair, region=torch.ones(1, 8, 8))
+    vocabulary = Vocabulary(["a person, blue hoodie, smiling", "a person, green hoodie, sad"])
+    plan = sketches([portrait], {2: "sad"}, [], vocabulary, 1, torch.Generator())
+    (made,) = painted(toy, plan, 1, torch.Generator().manual_seed(0))
+    assert made.pair.complete_text == "a person, a blazer, sad"
+    assert torch.equal(made.latents, portrait.latents), "all of it is target"
+
+
+def test_without_pairs_the_set_itself_gets_maps_and_filled_captions(
+    toy: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs, "read_captions", lambda *_: {2: "blue hoodie"})
+    portraits: list[Item] = [item(toy, "a person, red hair"), item(toy, "a person, gray hair")]
+    made = with_pure_pairs(toy, portraits, TEXTS, replace(CONFIG, pure_pairs=0))
+    assert [one.pair.base_text for one in made] == [f"{one.pair.base_text}, blue hoodie" for one in portraits]
+    assert all(torch.equal(a.latents, b.latents) for a, b in zip(made, portraits, strict=True))
+    assert all(one.region is not None and set(one.region.unique().tolist()) <= {0.0, 1.0} for one in made)
+
+
+@pytest.mark.parametrize("stop", [0, 1])
+def test_a_resumed_run_learns_from_the_same_portraits(
+    custom_set: CustomSet, toy_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    monkeypatch.setattr(pairs, "read_captions", lambda *_: {2: "blue hoodie"})
+    config = replace(
+        CONFIG,
+        checkpoint_every=1,
+        anchor_share=0.5,
+        weight_reconstruction=1.0,
+        reference_portraits=2,
+        text_forms="both",
+    )
+
+    def trainer(folder: Path) -> DualPathTrainer:
+        backbone = load_toy(toy_folders["v_prediction"])
+        return DualPathTrainer(backbone, custom_set, config, folder, reference_texts=[(text, None) for text in TEXTS])
+
+    whole = trainer(tmp_path / "whole")
+    history = whole.fit(progress=False).history
+
+    def interrupt(step: int, _: object) -> None:
+        if step == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path / "cut").fit(on_step=interrupt, progress=False)
+    monkeypatch.setattr(pairs, "repaint", lambda *_: pytest.fail("the portraits lie in the checkpoint"))
+    resumed = trainer(tmp_path / "cut")
+    again = resumed.fit(resume=True, progress=False).history
+    assert [line["loss"] for line in again] == [line["loss"] for line in history]
+    for one, other in zip(resumed.stage2.custom, whole.stage2.custom, strict=True):
+        assert torch.equal(one.latents, other.latents) and one.pair.base_text == other.pair.base_text
+        assert one.region is not None and other.region is not None and torch.equal(one.region, other.region)
