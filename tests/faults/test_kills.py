@@ -20,6 +20,7 @@ def test_killed_at_random_moments_of_a_stage_the_run_ends_the_same(
     arguments = [str(toy_folders["v_prediction"]), str(custom_folder), str(tmp_path), stage, str(KILLS)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*driver, *arguments], env=environment, capture_output=True, text=True)
+    print(done.stdout.strip())  # how many kills there were
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     found = re.search(r": (\d+) kills in \d+ calls, weights equal$", done.stdout.strip())
     assert found and int(found[1]) >= 1
