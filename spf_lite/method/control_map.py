@@ -69,6 +69,18 @@ def min_max(maps: Tensor) -> Tensor:
     return torch.where(spread > 1e-8, (maps - low) / spread.clamp(min=1e-8), torch.zeros_like(maps))
 
 
+def smoothed(maps: Tensor, side: int) -> Tensor:
+    """Maps (B, C, h, w), each place averaged over a box around it; borders are repeated.
+
+    Args:
+        maps: of any size.
+        side: of the box in latent pixels, odd; 1: unchanged.
+    """
+    if side <= 1:
+        return maps
+    return F.avg_pool2d(F.pad(maps, [side // 2] * 4, mode="replicate"), side, stride=1)
+
+
 def noise_difference(response: Tensor, reference: Tensor, smoothing: int = 3) -> Tensor:
     r"""D, the difference between the predictions of both paths: (B, 1, h, w) in [0, 1].
 
@@ -84,11 +96,7 @@ def noise_difference(response: Tensor, reference: Tensor, smoothing: int = 3) ->
         reference: prediction of the reference path, (B, C, h, w).
         smoothing: side of the averaging box in latent pixels, odd; 1: none.
     """
-    difference = (response - reference).abs().mean(dim=1, keepdim=True)
-    if smoothing > 1:
-        padded = F.pad(difference, [smoothing // 2] * 4, mode="replicate")
-        difference = F.avg_pool2d(padded, smoothing, stride=1)
-    return min_max(difference)
+    return min_max(smoothed((response - reference).abs().mean(dim=1, keepdim=True), smoothing))
 
 
 def phrase_attention_maps(layers: dict[str, LayerRecord], phrases: Tensor, size: tuple[int, int]) -> Tensor:

@@ -115,7 +115,7 @@ def painted(
         enhance: whether the enhancement loss will need their CLIP embeddings.
     """
     latents = torch.stack([sketch.item.latents for sketch in plan])
-    regions = torch.stack([region_of(sketch.item) for sketch in plan])
+    regions = torch.stack([_region(sketch.item) for sketch in plan])
     texts = [sketch.text for sketch in plan]
     new = repaint(backbone, latents, regions, texts, generator)
     worst = torch.full((len(plan),), -torch.inf)
@@ -136,7 +136,7 @@ def painted(
     ]
 
 
-def region_of(item: Item) -> Tensor:
+def _region(item: Item) -> Tensor:
     """M of an item, (1, h, w)."""
     if item.region is None:
         raise ValueError("pure pairs need a map for every portrait of the set")
@@ -170,7 +170,7 @@ def with_pure_pairs(backbone: Backbone, items: Sequence[Item], texts: Sequence[s
             made += retold(backbone, part, [vocabulary.insert(item.pair.base_text, found) for item in part])
             continue
         count = max(1, round(config.pure_pairs * len(part) / len(items)))
-        changeable = repaintable(found, reach, torch.stack([region_of(item) for item in part]))
+        changeable = repaintable(found, reach, torch.stack([_region(item) for item in part]))
         plan = sketches(part, found, changeable, vocabulary, ceil(SPARE * count), generator)
         made += painted(backbone, plan, count, generator, config.weight_enhancement > 0)
     return made

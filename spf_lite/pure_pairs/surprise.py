@@ -28,11 +28,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from spf_lite.data.batch import Item
 from spf_lite.data.texts import encode_texts
+from spf_lite.method.control_map import smoothed
 from spf_lite.method.paths import reference_predictions
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import add_noise, predicted_latents
@@ -117,7 +117,7 @@ def surprise_map(measured: Surprise, reach_limit: float, smoothing: int = 3) -> 
         smoothing: side of the averaging box in latent pixels, odd; 1: none.
     """
     difference = measured.difference
-    smooth = F.avg_pool2d(F.pad(difference, [smoothing // 2] * 4, mode="replicate"), smoothing, stride=1)
+    smooth = smoothed(difference, smoothing)
     surprising = smooth > torch.stack([otsu(one) for one in smooth])[:, None, None, None]
     free = torch.ones_like(surprising)
     for reach in measured.reach.values():

@@ -20,6 +20,15 @@ STEPS = 300
 PAIR_STEPS = 1000
 _STAGED = TrainConfig(stage1_steps=STEPS // 2, stage2_steps=STEPS - STEPS // 2)
 _NAIVE = TrainConfig(stage1_steps=STEPS, stage2_steps=0)
+_GIVEN_MASK = replace(
+    _STAGED,
+    stage1_steps=0,
+    stage2_steps=STEPS,
+    scale_terms=False,
+    weight_output=1.0,
+    map_source="given",
+    denoise_outside=0.0,
+)
 # Hygiene, not a method: every way of training can have it. In half of each batch the response path is fed the base text
 # or the empty text, and must predict what the reference path predicts.
 _ANCHORS: dict[str, Any] = {
@@ -88,15 +97,7 @@ RECIPES: dict[str, TrainConfig] = {
     ),
     # Masked training with a masked prior (OneTrainer): inside a given mask the set is learned, outside it the output is
     # held to the reference path's. The method's alignment with a map that is given instead of found.
-    "given-mask": replace(
-        _STAGED,
-        stage1_steps=0,
-        stage2_steps=STEPS,
-        scale_terms=False,
-        weight_output=1.0,
-        map_source="given",
-        denoise_outside=0.0,
-    ),
+    "given-mask": _GIVEN_MASK,
     # PureCC: stage 1 tunes an extractor, stage 2 aligns with the reference prediction plus what the extractor adds.
     "purecc": replace(_STAGED, weight_purecc=1.0),
     # SPF-Portrait as far as it is published: attention maps and features of both paths agree outside the control map.
@@ -115,17 +116,7 @@ RECIPES: dict[str, TrainConfig] = {
         _NAIVE, stage1_steps=0, stage2_steps=STEPS, scale_terms=False, text_forms="both", **_ANCHORS
     ),
     "paper-weights-anchors": replace(_PAPER, trainable="weights", learning_rate=7.5e-4, text_forms="both", **_ANCHORS),
-    "given-mask-anchors": replace(
-        _STAGED,
-        stage1_steps=0,
-        stage2_steps=STEPS,
-        scale_terms=False,
-        weight_output=1.0,
-        map_source="given",
-        denoise_outside=0.0,
-        text_forms="both",
-        **_ANCHORS,
-    ),
+    "given-mask-anchors": replace(_GIVEN_MASK, text_forms="both", **_ANCHORS),
     # Differential output preservation, as OneTrainer, ai-toolkit and SimpleTuner have it: the set's own portraits with
     # the base text keep the reference's prediction. Blank prompt preservation is the same with the empty text.
     "dop": replace(_NAIVE, weight_reconstruction=1.0, anchor_share=0.5, anchor_empty=0.0, anchor_own=1.0),
