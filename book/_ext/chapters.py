@@ -35,12 +35,16 @@ def executed_chapter(cache: JupyterCacheAbstract, notebook: nbformat.NotebookNod
 def execute_missing(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
     """Execute the chapters that Sphinx is about to read and that the cache does not hold, ``WORKERS`` at a time.
 
+    Those of ``execute_first`` come first: a long chapter that starts last would end alone.
+
     Raises:
         ExtensionError: if chapters fail, with the traceback of each; the others are executed and cached.
     """
     cache = get_cache(app.config.nb_execution_cache_path)
     missing: dict[Path, nbformat.NotebookNode] = {}
-    for path in (Path(env.doc2path(name)) for name in docnames):
+    first = list(app.config.execute_first)
+    ordered = sorted(docnames, key=lambda name: first.index(name) if name in first else len(first))
+    for path in (Path(env.doc2path(name)) for name in ordered):
         if path.suffix == ".ipynb":
             notebook = nbformat.read(path, as_version=4)
             if executed_chapter(cache, notebook) is None:

@@ -81,6 +81,7 @@ def light(folder: Path, name: str) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx. A changed ``spf_inputs`` or cache path makes it read every page again."""
     app.add_config_value("spf_inputs", "", "env", types=[str])
+    app.add_config_value("execute_first", [], "", types=[list])
     set_thread_policy(threads=1)  # the kernels of chapters inherit it
     app.connect("config-inited", configure)
     app.connect("env-before-read-docs", execute_missing)

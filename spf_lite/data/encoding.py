@@ -1,8 +1,8 @@
 """Pre-encoded examples: portraits as latents, texts as embeddings, and their CLIP distances.
 
 Everything that frozen models compute is computed once: for the custom set before the first step, for the reference
-portraits, which the reference model samples, before stage 2. Every text and every size, those of reference texts
-included, is checked before the first portrait is encoded.
+portraits, which the reference model samples, before stage 2. Every text and every size is checked before the
+first portrait is encoded; the trainer checks the reference texts before that.
 
 In the book: :doc:`/06-dual-path`.
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 from spf_lite.data.batch import Item, by_size
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.geometry import Size, buckets, crop_to, fit, nearest_bucket
-from spf_lite.data.texts import ReferenceTexts, check_texts, embeddings, phrase_distances, text_pair
+from spf_lite.data.texts import ReferenceTexts, embeddings, phrase_distances, text_pair
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import encode_images, to_tensor
 from spf_lite.models.sampling import sample
@@ -56,7 +56,7 @@ def custom_items(backbone: Backbone, custom_set: CustomSet, enhance: bool = Fals
         enhance: whether the enhancement loss will need their CLIP embeddings.
 
     Raises:
-        PromptError: if a text of the set, its reference texts included, does not fit the model.
+        PromptError: if a text of the set does not fit the model.
     """
     pipe = backbone.pipe
     pairs = [
@@ -64,7 +64,6 @@ def custom_items(backbone: Backbone, custom_set: CustomSet, enhance: bool = Fals
         for e in custom_set
     ]
     target_text = custom_set[0].target_text
-    check_texts(backbone, custom_set.references, target_text, custom_set.reference_places)
     choices = model_buckets(backbone)
     sizes = [nearest_bucket(example.image, choices) for example in custom_set]
     pixels = [(height * pipe.vae_scale_factor, width * pipe.vae_scale_factor) for height, width in sizes]

@@ -47,7 +47,7 @@ def check_texts(backbone: Backbone, texts: ReferenceTexts, target_text: str, pla
         PromptError: if a text is empty, too long or holds the target, or a phrase does not stand in it.
     """
     for number, (text, replaces) in enumerate(texts):
-        where = places[number] if places else f"reference text {number + 1}"
+        where = (places[number] if places else "") or f"reference text {number + 1}"
         text_pair(backbone, text, target_text, replaces, where=where)
         if occurrences(text, target_text):
             raise PromptError(f"{where}: {text!r} already holds the target {target_text!r}")

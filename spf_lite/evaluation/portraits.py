@@ -19,7 +19,7 @@ from spf_lite.models.sampling import sample
 
 
 def sampled_portraits(
-    target: str, adapters: Mapping[str, Path], people: int = 5, strength: float = 1.0
+    target: str, adapters: Mapping[str, Path], people: int = 5, strength: float = 1.0, steps: int = 25
 ) -> dict[str, list[Image.Image]]:
     """Portraits of the same people from the same noise, by the tiny base model and with each adapter.
 
@@ -28,6 +28,7 @@ def sampled_portraits(
         adapters: name to folder or file.
         people: how many.
         strength: of every adapter; 0 is the base model.
+        steps: denoising steps of each portrait.
 
     Returns:
         Name to as many portraits, ``base`` first.
@@ -35,12 +36,13 @@ def sampled_portraits(
     Raises:
         ValueError: for an unknown target, fewer than one person, or a folder without an adapter.
     """
-    evaluation_set = sample_evaluation_set(load("tiny"), target, people)
+    evaluation_set = sample_evaluation_set(load("tiny"), target, people, steps)
     portraits = {"base": evaluation_set.base_portraits}
     for name, folder in adapters.items():
         backbone = load("tiny")
         load_adapter(backbone.pipe, folder, strength)
-        portraits[name] = sample(backbone, evaluation_set.complete_texts, seeds=evaluation_set.seeds)
+        texts, seeds = evaluation_set.complete_texts, evaluation_set.seeds
+        portraits[name] = sample(backbone, texts, seeds=seeds, steps=steps)
     return portraits
 
 

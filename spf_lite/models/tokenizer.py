@@ -61,12 +61,11 @@ def tokenize(tokenizer: Tokenizer, text: str) -> Tokens:
     if not getattr(tokenizer, "is_fast", False):
         raise TypeError("the tokenizer does not know its offsets: pass a fast one (transformers' default)")
     length = tokenizer.model_max_length
-    whole = tokenizer(text, return_offsets_mapping=True)
-    ids = list(whole["input_ids"])
-    offsets = [(start, stop) for start, stop in whole["offset_mapping"]]
-    _check_count(text, len(ids), length)
-    padded = tokenizer(text, padding="max_length", max_length=length)["input_ids"]
-    return Tokens(list(padded), [*offsets, *[(0, 0)] * (length - len(ids))], len(ids) - 1)
+    padded = tokenizer(text, padding="max_length", max_length=length, return_offsets_mapping=True)
+    count = sum(padded["attention_mask"])
+    _check_count(text, count, length)
+    offsets = [(start, stop) for start, stop in padded["offset_mapping"]]
+    return Tokens(list(padded["input_ids"]), offsets[:count] + [(0, 0)] * (length - count), count - 1)
 
 
 def check_length(tokenizer: Tokenizer, text: str) -> None:

@@ -41,8 +41,13 @@ def checked_reference_texts(
     Raises:
         PromptError: if one does not fit the text encoder or the target.
     """
-    texts = list(given or custom_set.references or [(e.base_text, e.replaces) for e in custom_set])
-    check_texts(backbone, texts, custom_set[0].target_text)
+    if given:
+        texts, places = list(given), []
+    elif custom_set.references:
+        texts, places = list(custom_set.references), list(custom_set.reference_places)
+    else:
+        texts, places = [(e.base_text, e.replaces) for e in custom_set], [e.where for e in custom_set]
+    check_texts(backbone, texts, custom_set[0].target_text, places)
     return texts
 
 

@@ -131,7 +131,7 @@ def test_every_text_is_checked_before_anything_is_encoded(
     with pytest.raises(PromptTooLongError, match=r"^references\.jsonl, line 2: "):
         lines = ("references.jsonl, line 1", "references.jsonl, line 2")
         references = (("a man", None), (long, None))
-        custom_items(toy, CustomSet(custom_set.folder, custom_set.examples, "", references, lines))
+        DualPathTrainer(toy, CustomSet(custom_set.folder, custom_set.examples, "", references, lines), TrainConfig())
     with pytest.raises(EmptyTextError, match="reference text 2: the base text is empty"):
         check_texts(toy, [("a man", None), (" ", None)], "sunglasses")
     for given in ([(long, None)], [("a man", "a hat")], [("a man, Sunglasses", None)]):

@@ -44,3 +44,4 @@ def test_the_same_people_are_sampled_by_the_base_model_and_with_every_adapter(
     assert len({row[0].tobytes() for row in portraits.values()}) == 3
     alone = sampled_portraits(TARGET, {"one": runs["one"] / "adapter"}, people=2)
     assert alone["one"][1] == portraits["one"][1], "whatever else is sampled"
+    assert sampled_portraits(TARGET, {}, people=2, steps=3)["base"][1] != portraits["base"][1]

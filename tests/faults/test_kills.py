@@ -12,15 +12,29 @@ import pytest
 KILLS = int(os.environ.get("SPF_LITE_KILLS", "2"))
 
 
-@pytest.mark.parametrize("stage", ["stage1", "sampling", "maps", "export", "card"])
-def test_killed_at_random_moments_of_a_stage_the_run_ends_the_same(
-    stage: str, toy_folders: dict[str, Path], custom_folder: Path, tmp_path: Path
-) -> None:
+STAGES = ("stage1", "sampling", "maps", "export", "card")
+
+
+@pytest.fixture(scope="module")
+def driven(
+    toy_folders: dict[str, Path], custom_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> subprocess.CompletedProcess[str]:
+    """The driver's end: one program for all stages."""
     driver = [sys.executable, str(Path(__file__).with_name("kill_driver.py"))]
-    arguments = [str(toy_folders["v_prediction"]), str(custom_folder), str(tmp_path), stage, str(KILLS)]
+    work = tmp_path_factory.mktemp("kills")
+    arguments = [str(toy_folders["v_prediction"]), str(custom_folder), str(work), str(KILLS)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*driver, *arguments], env=environment, capture_output=True, text=True)
-    print(done.stdout.strip())  # how many kills there were
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    found = re.search(r": (\d+) kills in \d+ calls, weights equal$", done.stdout.strip())
-    assert found and int(found[1]) >= 1
+    return subprocess.run([*driver, *arguments], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_at_random_moments_of_a_stage_the_run_ends_the_same(
+    stage: str, driven: subprocess.CompletedProcess[str]
+) -> None:
+    print(driven.stdout.strip())  # how many kills there were
+    found = re.search(rf"^{stage}: (\d+) kills in \d+ calls, weights equal$", driven.stdout, flags=re.MULTILINE)
+    assert found and int(found[1]) >= 1, driven.stdout + driven.stderr[-3000:]
+
+
+def test_the_driver_says_that_all_is_well(driven: subprocess.CompletedProcess[str]) -> None:
+    assert driven.returncode == 0 and len(driven.stdout.splitlines()) == len(STAGES)

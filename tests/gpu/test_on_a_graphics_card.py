@@ -5,6 +5,7 @@ The device is simulated (``pretend_gpu.py``), so the tests run everywhere.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 from spf_lite.config import TrainConfig
+from spf_lite.data import encoding
 from spf_lite.data.batch import collate
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.encoding import custom_items, reference_items, reference_latents
@@ -27,6 +29,7 @@ from spf_lite.models.codec import decode_latents, encode_images, to_tensor
 from spf_lite.models.sampling import sample
 from spf_lite.pretrain.check import held_out_accuracy
 from spf_lite.profiling.cost import training_costs
+from spf_lite.pure_pairs import reading, repaint
 from spf_lite.training import stage2
 from spf_lite.training.recipes import recipe
 from spf_lite.training.trainer import DualPathTrainer
@@ -110,23 +113,24 @@ def test_averaged_maps_are_on_the_device(toy: Backbone, three: CustomSet) -> Non
     "name",
     [
         "naive",
-        "naive-weights",
         "adalora",
         "prior-preservation",
         "given-mask",
-        "purecc",
         "purecc,trainable=adalora",
         "paper-weights",
-        "spf",
         "spf-no-map",
         "spf-token-map",
         "spf,gradient_checkpointing=True,gradient_accumulation=3",
+        "pure-pairs",
     ],
 )
 def test_a_resumed_run_and_its_exported_adapter_are_on_the_device(
     name: str, toy_folders: dict[str, Path], three: CustomSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage2, "SCALE_BATCHES", 1)
+    monkeypatch.setattr(encoding, "sample", partial(sample, steps=1))
+    monkeypatch.setattr(repaint, "STEPS", 1)
+    monkeypatch.setattr(reading, "DRAWS", (1, 1))
     full = recipe(name)
     config = replace(
         full,
@@ -135,6 +139,8 @@ def test_a_resumed_run_and_its_exported_adapter_are_on_the_device(
         reference_portraits=min(2, full.reference_portraits),
         batch_size=3,
         rank=2,
+        pure_pairs=min(1, full.pure_pairs),
+        map_draws=1,
         checkpoint_every=1,
     )
 

@@ -51,9 +51,10 @@ class Project:
             command, cwd=self.book / "_ext", capture_output=True, text=True, check=True
         ).stdout.strip()
 
-    def build(self) -> None:
+    def build(self, *first: str) -> None:
         """What the build of the book does before it renders."""
-        app = SimpleNamespace(config=SimpleNamespace(nb_execution_cache_path=self.key(), nb_execution_timeout=60))
+        settings = {"nb_execution_cache_path": self.key(), "nb_execution_timeout": 60, "execute_first": first}
+        app = SimpleNamespace(config=SimpleNamespace(**settings))
         env = SimpleNamespace(doc2path=lambda name: str(self.book / f"{name}.ipynb"))
         execute_missing(cast(Any, app), cast(Any, env), [path.stem for path in self.book.glob("*.ipynb")])
 
@@ -74,6 +75,14 @@ class Project:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
+
+
+def test_the_longest_chapters_start_first(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKERS", "1")
+    for name in "abc":
+        project.write(name, f"open('order.txt', 'a').write('{name}')", "1")
+    project.build("c", "b")
+    assert (project.book / "order.txt").read_text() == "cba"
 
 
 def test_nbval_executes_a_chapter_that_the_book_did_not(project: Project) -> None:

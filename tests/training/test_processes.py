@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from spf_lite.models.adapters.lora import ADAPTER_FILE
 
 #: Ten in a thorough run: SPF_LITE_KILLS=10.
-KILLS = int(os.environ.get("SPF_LITE_KILLS", 2))
+KILLS = int(os.environ.get("SPF_LITE_KILLS", 1))
 CHANGES = {
-    "stage1_steps": 30,
-    "stage2_steps": 30,
+    "stage1_steps": 20,
+    "stage2_steps": 20,
     "batch_size": 4,
     "rank": 2,
     "checkpoint_every": 3,
