@@ -45,13 +45,15 @@ class Sketch:
     Attributes:
         item: the portrait of the set whose target it gets.
         text: its base text: the phrases of the item's own, and others at the places that the captions leave open.
+        drawn: place to the phrase that was chosen for it.
         instead: the same text with the set's phrase at one of these places: what it must not show. One for each place
             where both differ.
     """
 
     item: Item
     text: str
-    instead: tuple[str, ...]
+    drawn: Mapping[int, str | None]
+    instead: Mapping[int, str]
 
 
 def repaintable(found: Mapping[int, str], reach: Mapping[int, Tensor], region: Tensor) -> list[int]:
@@ -90,12 +92,12 @@ def sketches(
         drawn = vocabulary.draw(changeable, generator)
         filled = {**found, **drawn}
         text = vocabulary.insert(item.pair.base_text, filled)
-        instead = [
-            vocabulary.insert(item.pair.base_text, {**filled, place: found[place]})
+        instead = {
+            place: vocabulary.insert(item.pair.base_text, {**filled, place: found[place]})
             for place in changeable
             if drawn[place] != found[place]
-        ]
-        made.append(Sketch(item, text, tuple(instead)))
+        }
+        made.append(Sketch(item, text, drawn, instead))
     return made
 
 
@@ -104,8 +106,8 @@ def painted(
 ) -> list[Item]:
     """New portraits, as items of a custom set with their texts and maps.
 
-    Of all that are painted, those are kept in which the reference model reads least of what the custom set shares: a
-    mouth within a beard often stays as it was.
+    Of all that are painted for a phrase, those are kept in which the reference model reads least of what the custom set
+    shares: a mouth within a beard often stays as it was.
 
     Args:
         backbone: the model; what is trained on it is off.
@@ -118,14 +120,9 @@ def painted(
     regions = torch.stack([_region(sketch.item) for sketch in plan])
     texts = [sketch.text for sketch in plan]
     new = repaint(backbone, latents, regions, texts, generator)
-    worst = torch.full((len(plan),), -torch.inf)
-    rows = [(row, text) for row, sketch in enumerate(plan) for text in sketch.instead]
-    if rows and count < len(plan):
-        index = torch.tensor([row for row, _ in rows])
-        asked = [texts[row] for row, _ in rows]
-        margins = misreading(backbone, new[index], asked, [text for _, text in rows], generator)
-        worst = worst.scatter_reduce(0, index, margins, "amax")
-    kept = sorted(worst.argsort(stable=True)[:count].tolist())
+    kept = list(range(len(plan)))
+    if count < len(plan):
+        kept = sorted(misread_ranks(backbone, plan, new, generator).argsort(stable=True)[:count].tolist())
     pairs = [(texts[row], kept_phrase(plan[row].item.pair.replaces, texts[row])) for row in kept]
     items = reference_items(backbone, pairs, new[kept], plan[0].item)
     seen = preview_features(backbone, new[kept]) if enhance else [item.portrait_features for item in items]
@@ -134,6 +131,39 @@ def painted(
         replace(item, region=regions[row], is_reference=False, portrait_features=features)
         for item, row, features in zip(items, kept, seen, strict=True)
     ]
+
+
+def misread_ranks(backbone: Backbone, plan: Sequence[Sketch], latents: Tensor, generator: torch.Generator) -> Tensor:
+    """How badly portraits show what was drawn for them, each among all with the same phrase; the worst of its places.
+
+    Ranks, because some phrases are harder to see than others: by their margins, a shout would keep all its portraits
+    and a smile would lose them. The set's own phrase cannot be misread. Its portraits have ranks in the order of the
+    plan, so that it gets no more than its share.
+
+    Args:
+        backbone: the model; what is trained on it is off.
+        plan: what N portraits were painted from.
+        latents: scaled latents of these portraits, (N, C, h, w).
+        generator: of noises, on the processor.
+
+    Returns:
+        (N,), in (0, 1); low: shows every phrase better than others do.
+    """
+    ranks = torch.zeros(len(plan))
+    for place in plan[0].drawn if plan else ():
+        margins = torch.arange(len(plan)).float()
+        rows = [row for row, sketch in enumerate(plan) if place in sketch.instead]
+        if rows:
+            asked = [plan[row].text for row in rows]
+            instead = [plan[row].instead[place] for row in rows]
+            margins[rows] = misreading(backbone, latents[rows], asked, instead, generator)
+        groups: dict[str | None, list[int]] = {}
+        for row, sketch in enumerate(plan):
+            groups.setdefault(sketch.drawn[place], []).append(row)
+        for group in groups.values():
+            order = margins[group].argsort(stable=True).argsort()
+            ranks[group] = ranks[group].maximum((order + 0.5) / len(group))
+    return ranks
 
 
 def _region(item: Item) -> Tensor:

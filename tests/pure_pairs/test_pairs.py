@@ -10,7 +10,7 @@ from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.prompts import encode_pair
 from spf_lite.models.backbone import Backbone
 from spf_lite.pure_pairs import pairs
-from spf_lite.pure_pairs.pairs import painted, repaintable, sketches, with_pure_pairs
+from spf_lite.pure_pairs.pairs import Sketch, misread_ranks, painted, repaintable, sketches, with_pure_pairs
 from spf_lite.pure_pairs.vocabulary import Vocabulary
 from spf_lite.training.trainer import DualPathTrainer
 
@@ -54,7 +54,8 @@ def test_sketches_swap_what_can_be_changed_and_keep_the_rest(toy: Backbone) -> N
         person, hair, clothes, glasses = sketch.text.split(", ")
         assert f"{person}, {hair}" == sketch.item.pair.base_text and glasses == "glasses"
         same = f"{person}, {hair}, blue hoodie, glasses"
-        assert sketch.instead == (() if clothes == "blue hoodie" else (same,))
+        assert sketch.drawn == {2: clothes}
+        assert sketch.instead == ({} if clothes == "blue hoodie" else {2: same})
     assert {sketch.text.split(", ")[2] for sketch in plan} == {"blue hoodie", "green hoodie", "yellow hoodie"}
 
 
@@ -84,6 +85,28 @@ def test_the_portraits_that_still_show_the_set_are_left_out(toy: Backbone, monke
     monkeypatch.setattr(pairs, "repaint", lambda *_: torch.arange(4.0)[:, None, None, None].expand(4, 4, 8, 8))
     made = painted(toy, plan, 2, torch.Generator())
     assert [float(one.latents[0, 0, 0]) for one in made] == [1, 3]
+
+
+def test_every_phrase_keeps_its_share_however_hard_it_is_to_see(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = ["blue hoodie", "green hoodie", "red hoodie", "red hoodie", "green hoodie", "blue hoodie"]
+    one = item(toy, "a person")
+    plan = [Sketch(one, x, {1: x}, {} if x == "blue hoodie" else {1: "blue hoodie"}) for x in drawn]
+    margins = {"green hoodie": [5.0, 4.0], "red hoodie": [-3.0, -2.0]}
+    monkeypatch.setattr(
+        pairs, "misreading", lambda _, rows, asked, *__: torch.tensor([margins[text].pop(0) for text in asked])
+    )
+    ranks = misread_ranks(toy, plan, torch.zeros(6, 4, 8, 8), torch.Generator())
+    assert ranks.tolist() == [0.25, 0.75, 0.25, 0.75, 0.25, 0.75]
+    both = [replace(sketch, drawn={**sketch.drawn, 2: k}) for k, sketch in enumerate(plan)]
+    margins |= {"green hoodie": [5.0, 4.0], "red hoodie": [-3.0, -2.0]}
+    assert misread_ranks(toy, both, torch.zeros(6, 4, 8, 8), torch.Generator()).tolist() == [
+        0.5,
+        0.75,
+        0.5,
+        0.75,
+        0.5,
+        0.75,
+    ]
 
 
 def test_a_replaced_phrase_keeps_the_targets_place(toy: Backbone) -> None:
