@@ -88,7 +88,9 @@ class TrainConfig:
         pure_pairs: number of portraits that are painted around the targets of the custom set, and take its place in
             stage 2 (ours); 0: stage 2 learns from the set itself.
         reach_limit: a place belongs to a phrase, and not to a ``surprise`` map, if swapping the phrase moves the
-            prediction there by more than this many times the surprise.
+            prediction there by more than this many times the surprise. Outside the map pure pairs are repainted.
+        learning_limit: the same for the map that stage 2 learns inside, if it is lower: a place that the target shares
+            with a phrase, a mouth within a beard, is kept when a pure pair is painted, and not learned from it.
         text_forms: ``given``: texts as they are. ``both``: of each portrait there are two items, one with all phrases
             of its base text, one in which each phrase but the first is kept with probability one half (ours). If all
             captions are short and all other texts full, the length of a text predicts the target.
@@ -141,6 +143,7 @@ class TrainConfig:
     fill_captions: bool = False
     pure_pairs: int = 0
     reach_limit: float = 0.7
+    learning_limit: float = 0.7
     text_forms: str = "given"
     fine_features: str = "inputs"
     trusted: float = 0.7
@@ -160,7 +163,8 @@ class TrainConfig:
         for name in ("batch_size", "rank", "checkpoint_every", "gradient_accumulation", "map_draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
-        for name in ("warmup_steps", "reference_portraits", "pure_pairs", "contrast", "reach_limit", *WEIGHTS.values()):
+        limits = ("reach_limit", "learning_limit")
+        for name in ("warmup_steps", "reference_portraits", "pure_pairs", "contrast", *limits, *WEIGHTS.values()):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
         for name in ("learning_rate", "max_grad_norm"):

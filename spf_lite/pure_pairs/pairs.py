@@ -43,7 +43,8 @@ class Sketch:
     """What a new portrait is painted from.
 
     Attributes:
-        item: the portrait of the set whose target it gets.
+        item: the portrait of the set whose target it gets, with the map for learning.
+        region: what stays of that portrait, (1, h, w).
         text: its base text: the phrases of the item's own, and others at the places that the captions leave open.
         drawn: place to the phrase that was chosen for it.
         instead: the same text with the set's phrase at one of these places: what it must not show. One for each place
@@ -51,6 +52,7 @@ class Sketch:
     """
 
     item: Item
+    region: Tensor
     text: str
     drawn: Mapping[int, str | None]
     instead: Mapping[int, str]
@@ -70,6 +72,7 @@ def repaintable(found: Mapping[int, str], reach: Mapping[int, Tensor], region: T
 
 def sketches(
     items: Sequence[Item],
+    regions: Tensor,
     found: Mapping[int, str],
     changeable: Sequence[int],
     vocabulary: Vocabulary,
@@ -79,7 +82,8 @@ def sketches(
     """What ``count`` new portraits are painted from; the items are taken in turn.
 
     Args:
-        items: the custom set, with its maps.
+        items: the custom set, N portraits with their maps for learning.
+        regions: what stays of each when it is repainted, (N, 1, h, w).
         found: place to the phrase that all portraits of the set share.
         changeable: the places of these that get the phrase of a random reference text; the others stay as they are.
         vocabulary: of the reference texts.
@@ -88,7 +92,7 @@ def sketches(
     """
     made = []
     for number in range(count):
-        item = items[number % len(items)]
+        item, region = items[number % len(items)], regions[number % len(items)]
         drawn = vocabulary.draw(changeable, generator)
         filled = {**found, **drawn}
         text = vocabulary.insert(item.pair.base_text, filled)
@@ -97,14 +101,14 @@ def sketches(
             for place in changeable
             if drawn[place] != found[place]
         }
-        made.append(Sketch(item, text, drawn, instead))
+        made.append(Sketch(item, region, text, drawn, instead))
     return made
 
 
 def painted(
     backbone: Backbone, plan: Sequence[Sketch], count: int, generator: torch.Generator, enhance: bool = False
 ) -> list[Item]:
-    """New portraits, as items of a custom set with their texts and maps.
+    """New portraits, as items of a custom set with their texts and maps for learning.
 
     Of all that are painted for a phrase, those are kept in which the reference model reads least of what the custom set
     shares: a mouth within a beard often stays as it was.
@@ -117,7 +121,7 @@ def painted(
         enhance: whether the enhancement loss will need their CLIP embeddings.
     """
     latents = torch.stack([sketch.item.latents for sketch in plan])
-    regions = torch.stack([_region(sketch.item) for sketch in plan])
+    regions = torch.stack([sketch.region for sketch in plan])
     texts = [sketch.text for sketch in plan]
     new = repaint(backbone, latents, regions, texts, generator)
     kept = list(range(len(plan)))
@@ -128,7 +132,7 @@ def painted(
     seen = preview_features(backbone, new[kept]) if enhance else [item.portrait_features for item in items]
     logger.info("%d new portraits around the targets of the set, %d of them kept", len(plan), len(kept))
     return [
-        replace(item, region=regions[row], is_reference=False, portrait_features=features)
+        replace(item, region=plan[row].item.region, is_reference=False, portrait_features=features)
         for item, row, features in zip(items, kept, seen, strict=True)
     ]
 
@@ -194,13 +198,16 @@ def with_pure_pairs(backbone: Backbone, items: Sequence[Item], texts: Sequence[s
         reach: dict[int, Tensor] = {}
         if config.map_source == "surprise":
             measured = surprise(backbone, part, found, vocabulary, generator)
-            maps, reach = surprise_map(measured, config.reach_limit), measured.reach
-            part = [replace(item, region=region) for item, region in zip(part, maps, strict=True)]
+            regions, reach = surprise_map(measured, config.reach_limit), measured.reach
+            learned = surprise_map(measured, min(config.reach_limit, config.learning_limit))
+            part = [replace(item, region=region) for item, region in zip(part, learned, strict=True)]
+        elif config.pure_pairs:
+            regions = torch.stack([_region(item) for item in part])
         if not config.pure_pairs:
             made += retold(backbone, part, [vocabulary.insert(item.pair.base_text, found) for item in part])
             continue
         count = max(1, round(config.pure_pairs * len(part) / len(items)))
-        changeable = repaintable(found, reach, torch.stack([_region(item) for item in part]))
-        plan = sketches(part, found, changeable, vocabulary, ceil(SPARE * count), generator)
+        changeable = repaintable(found, reach, regions)
+        plan = sketches(part, regions, found, changeable, vocabulary, ceil(SPARE * count), generator)
         made += painted(backbone, plan, count, generator, config.weight_enhancement > 0)
     return made

@@ -11,6 +11,7 @@ from spf_lite.data.prompts import encode_pair
 from spf_lite.models.backbone import Backbone
 from spf_lite.pure_pairs import pairs
 from spf_lite.pure_pairs.pairs import Sketch, misread_ranks, painted, repaintable, sketches, with_pure_pairs
+from spf_lite.pure_pairs.surprise import Surprise
 from spf_lite.pure_pairs.vocabulary import Vocabulary
 from spf_lite.training.trainer import DualPathTrainer
 
@@ -48,7 +49,7 @@ def test_sketches_swap_what_can_be_changed_and_keep_the_rest(toy: Backbone) -> N
     portraits = [item(toy, "a person, red hair"), item(toy, "a person, gray hair")]
     found = {2: "blue hoodie", 3: "glasses"}
     vocabulary = Vocabulary([*TEXTS, "a person, red hair, green hoodie, glasses"])
-    plan = sketches(portraits, found, [2], vocabulary, 40, torch.Generator().manual_seed(0))
+    plan = sketches(portraits, torch.ones(2, 1, 8, 8), found, [2], vocabulary, 40, torch.Generator().manual_seed(0))
     assert [sketch.item for sketch in plan[:4]] == portraits * 2, "taken in turn"
     for sketch in plan:
         person, hair, clothes, glasses = sketch.text.split(", ")
@@ -62,8 +63,10 @@ def test_sketches_swap_what_can_be_changed_and_keep_the_rest(toy: Backbone) -> N
 def test_new_portraits_keep_the_target_its_place_and_its_texts(toy: Backbone) -> None:
     region = torch.zeros(1, 8, 8)
     region[:, :3] = 1
-    portraits = [replace(item(toy, text), region=region) for text in ("a person, red hair", "a person, gray hair")]
-    plan = sketches(portraits, {2: "blue hoodie"}, [2], Vocabulary(TEXTS), 6, torch.Generator().manual_seed(0))
+    learned = region.roll(1, dims=1) * region  # of the three rows that stay, two
+    portraits = [replace(item(toy, text), region=learned) for text in ("a person, red hair", "a person, gray hair")]
+    stays, generator = torch.stack([region] * 2), torch.Generator().manual_seed(0)
+    plan = sketches(portraits, stays, {2: "blue hoodie"}, [2], Vocabulary(TEXTS), 6, generator)
     made = painted(toy, plan, 4, torch.Generator().manual_seed(1))
     assert len(made) == 4 and not any(one.is_reference for one in made)
     texts = [sketch.text for sketch in plan]
@@ -73,13 +76,13 @@ def test_new_portraits_keep_the_target_its_place_and_its_texts(toy: Backbone) ->
         assert torch.equal(one.latents[:, :3], plan[place].item.latents[:, :3])
         assert not torch.isclose(one.latents[:, 3:], plan[place].item.latents[:, 3:], atol=1e-3).any()
         assert one.pair.complete_text == f"{one.pair.base_text}, sunglasses"
-        assert one.region is not None and torch.equal(one.region, region)
+        assert one.region is not None and torch.equal(one.region, learned)
 
 
 def test_the_portraits_that_still_show_the_set_are_left_out(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    portraits = [replace(item(toy, "a person, red hair"), region=torch.zeros(1, 8, 8))]
+    portraits, stays = [item(toy, "a person, red hair")], torch.zeros(1, 1, 8, 8)
     vocabulary = Vocabulary(["a person, red hair, green hoodie"])
-    plan = sketches(portraits, {2: "blue hoodie"}, [2], vocabulary, 4, torch.Generator().manual_seed(0))
+    plan = sketches(portraits, stays, {2: "blue hoodie"}, [2], vocabulary, 4, torch.Generator().manual_seed(0))
     margins = torch.tensor([0.3, -0.2, 0.1, -0.4])
     monkeypatch.setattr(pairs, "misreading", lambda *_: margins)
     monkeypatch.setattr(pairs, "repaint", lambda *_: torch.arange(4.0)[:, None, None, None].expand(4, 4, 8, 8))
@@ -90,14 +93,16 @@ def test_the_portraits_that_still_show_the_set_are_left_out(toy: Backbone, monke
 def test_every_phrase_keeps_its_share_however_hard_it_is_to_see(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = ["blue hoodie", "green hoodie", "red hoodie", "red hoodie", "green hoodie", "blue hoodie"]
     one = item(toy, "a person")
-    plan = [Sketch(one, x, {1: x}, {} if x == "blue hoodie" else {1: "blue hoodie"}) for x in drawn]
+    plan = [
+        Sketch(one, torch.ones(1, 8, 8), x, {1: x}, {} if x == "blue hoodie" else {1: "blue hoodie"}) for x in drawn
+    ]
     margins = {"green hoodie": [5.0, 4.0], "red hoodie": [-3.0, -2.0]}
     monkeypatch.setattr(
         pairs, "misreading", lambda _, rows, asked, *__: torch.tensor([margins[text].pop(0) for text in asked])
     )
     ranks = misread_ranks(toy, plan, torch.zeros(6, 4, 8, 8), torch.Generator())
     assert ranks.tolist() == [0.25, 0.75, 0.25, 0.75, 0.25, 0.75]
-    both = [replace(sketch, drawn={**sketch.drawn, 2: k}) for k, sketch in enumerate(plan)]
+    both = [replace(sketch, drawn={**sketch.drawn, 2: str(k)}) for k, sketch in enumerate(plan)]
     margins |= {"green hoodie": [5.0, 4.0], "red hoodie": [-3.0, -2.0]}
     assert misread_ranks(toy, both, torch.zeros(6, 4, 8, 8), torch.Generator()).tolist() == [
         0.5,
@@ -111,9 +116,9 @@ def test_every_phrase_keeps_its_share_however_hard_it_is_to_see(toy: Backbone, m
 
 def test_a_replaced_phrase_keeps_the_targets_place(toy: Backbone) -> None:
     pair = encode_pair(toy.pipe.tokenizer, "a person, blue hoodie", "a blazer", replaces="blue hoodie")
-    portrait = replace(item(toy), pair=pair, region=torch.ones(1, 8, 8))
+    portrait, stays = replace(item(toy), pair=pair), torch.ones(1, 1, 8, 8)
     vocabulary = Vocabulary(["a person, blue hoodie, smiling", "a person, green hoodie, sad"])
-    plan = sketches([portrait], {2: "sad"}, [], vocabulary, 1, torch.Generator())
+    plan = sketches([portrait], stays, {2: "sad"}, [], vocabulary, 1, torch.Generator())
     (made,) = painted(toy, plan, 1, torch.Generator().manual_seed(0))
     assert made.pair.complete_text == "a person, a blazer, sad"
     assert torch.equal(made.latents, portrait.latents), "all of it is target"
@@ -128,6 +133,29 @@ def test_without_pairs_the_set_itself_gets_maps_and_filled_captions(
     assert [one.pair.base_text for one in made] == [f"{one.pair.base_text}, blue hoodie" for one in portraits]
     assert all(torch.equal(a.latents, b.latents) for a, b in zip(made, portraits, strict=True))
     assert all(one.region is not None and set(one.region.unique().tolist()) <= {0.0, 1.0} for one in made)
+
+
+def test_a_place_that_a_phrase_shares_is_kept_and_not_learned(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    difference, reach = torch.full((2, 1, 8, 8), 0.1), torch.zeros(2, 1, 8, 8)
+    difference[:, :, :4] = 1.0
+    reach[:, :, 1] = 0.6  # a row within the four of the target
+    reach[:, :, 6:] = 1.0  # the phrase's own place
+    monkeypatch.setattr(pairs, "read_captions", lambda *_: {2: "blue hoodie"})
+    monkeypatch.setattr(pairs, "surprise", lambda *_: Surprise(difference, {2: reach}))
+    kept: list[torch.Tensor] = []
+
+    def repaint(_: Backbone, latents: torch.Tensor, region: torch.Tensor, *__: object) -> torch.Tensor:
+        kept.append(region)
+        return latents
+
+    monkeypatch.setattr(pairs, "repaint", repaint)
+    portraits = [item(toy, "a person, red hair"), item(toy, "a person, gray hair")]
+    for limit, rows in ((0.4, [0, 2, 3]), (0.7, [0, 1, 2, 3]), (5.0, [0, 1, 2, 3])):
+        made = with_pure_pairs(toy, portraits, TEXTS, replace(CONFIG, learning_limit=limit))
+        assert len(made) == CONFIG.pure_pairs
+        for one in made:
+            assert one.region is not None and one.region.sum(dim=(0, 2)).nonzero().flatten().tolist() == rows
+        assert (kept.pop().sum(dim=(1, 3)) > 0).nonzero()[:, 1].unique().tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("stop", [0, 1])
