@@ -31,6 +31,9 @@ WEIGHTS = {
 MAPS = ("sfcm", "averaged", "token", "surprise", "given", "none")
 #: What is trained of the cross-attention projections: a LoRA adapter, an AdaLoRA adapter, or the weights themselves.
 KINDS = ("lora", "adalora", "weights")
+#: Layers that a LoRA is put on: the projections of cross-attention (the paper's choice), or the convolutions of ResNet
+#: blocks as well, which draw what attention asks for (ours).
+LAYERS = ("cross-attention", "resnets")
 PRECISIONS = ("no", "fp16", "bf16")
 SCHEDULES = ("constant", "cosine")
 #: Forms of the texts: as they are given, or also with dropped phrases.
@@ -56,6 +59,8 @@ class TrainConfig:
         warmup_steps: steps of linear warm-up from zero.
         trainable: what is trained of the cross-attention projections: ``lora``, ``adalora``, or ``weights``, the
             projections themselves (the paper's setting).
+        layers: ``cross-attention``, or ``resnets``: the convolutions of ResNet blocks as well, which then paint a
+            target more sharply. Needs ``trainable=lora``.
         rank: of the low-rank factors; for AdaLoRA the average rank after pruning; unused for ``weights``.
         contrast: 0: low-rank factors start at random. More than 0 (ours): A of keys and values starts at the directions
             in which complete texts differ most from base texts (:mod:`spf_lite.method.contrast`), times this number.
@@ -120,6 +125,7 @@ class TrainConfig:
     schedule: str = "constant"
     warmup_steps: int = 0
     trainable: str = "lora"
+    layers: str = "cross-attention"
     rank: int = 16
     contrast: float = 0.0
     max_grad_norm: float = 1.0
@@ -184,6 +190,7 @@ class TrainConfig:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 to 1")
         for name, known in (
             ("trainable", KINDS),
+            ("layers", LAYERS),
             ("fine_features", FEATURES),
             ("map_source", MAPS),
             ("mixed_precision", PRECISIONS),
@@ -199,6 +206,10 @@ class TrainConfig:
                 )
         if self.anchor_share and not self.weight_reconstruction:
             raise ValueError("anchor_share needs weight_reconstruction: anchors without a weight would be wasted items")
+        if self.layers != "cross-attention" and self.trainable != "lora":
+            raise ValueError(
+                f"layers={self.layers} needs trainable=lora: {self.trainable} is for cross-attention alone"
+            )
         if self.contrast and (self.trainable != "lora" or self.stage1_steps):
             raise ValueError(
                 "contrast is where the factors of a LoRA start in stage 2: set trainable=lora, stage1_steps=0"

@@ -85,7 +85,7 @@ class DualPathTrainer:
         self.stage2 = Stage2(in_text_forms(backbone, custom, config))
         model = "" if output_dir is None else backbone_digest(backbone, enhance=config.weight_enhancement > 0)
         kind, rank, steps = config.trainable, config.rank, config.steps
-        self.trained = make_trainable(kind, unet, rank, config.seed, steps, start_from=initial_adapter)
+        self.trained = make_trainable(kind, unet, rank, config.seed, steps, initial_adapter, config.layers)
         started = None if initial_adapter is None else digest_of(self.trained.state().items())
         backbone.trainable, self.parameters = self.trained, self.trained.parameters
         if config.gradient_checkpointing:

@@ -24,6 +24,7 @@ __all__ = [
     "ADAPTER",
     "ADAPTER_FILE",
     "CROSS_ATTENTION",
+    "LORA_LAYERS",
     "LOADED",
     "TEXT_PROJECTIONS",
     "adapters_off",
@@ -35,7 +36,9 @@ __all__ = [
 
 #: The projections of cross-attention ("attn2" in diffusers' transformer blocks) that an adapter is put on.
 CROSS_ATTENTION = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
-#: Those of them that read the text.
+#: The layers of each of :data:`spf_lite.config.LAYERS`, by the ends of their names.
+LORA_LAYERS = {"cross-attention": CROSS_ATTENTION, "resnets": (*CROSS_ATTENTION, "conv1", "conv2")}
+#: The projections of cross-attention that read the text.
 TEXT_PROJECTIONS = ("attn2.to_k", "attn2.to_v")
 #: Names of the adapter in training, and of the one that was loaded.
 ADAPTER, LOADED = "default", "loaded"
@@ -57,30 +60,38 @@ def check_no_adapter(unet: UNet2DConditionModel) -> None:
         raise BackboneError("the UNet already has an adapter: load the backbone anew, or delete the adapter first")
 
 
-def add_lora(unet: UNet2DConditionModel, rank: int, seed: int = 0) -> list[torch.nn.Parameter]:
+def add_lora(
+    unet: UNet2DConditionModel, rank: int, seed: int = 0, layers: str = "cross-attention"
+) -> list[torch.nn.Parameter]:
     r"""Put a LoRA adapter on every cross-attention projection: :math:`W x + B A x` (Hu et al. 2021, equation 3).
 
     A (rank, inputs) is sampled from a normal distribution, without touching the global random state. B (outputs, rank)
     starts at zero, so that the adapted UNet begins as the reference. The product is not scaled (alpha is the rank),
-    because an exported adapter does not say by how much it would have to be.
+    because an exported adapter does not say by how much it would have to be. For a convolution, A is a convolution with
+    the kernel of the layer and B one with a kernel of 1.
 
     Args:
         unet: gets the adapter.
         rank: of A and B.
         seed: of A.
+        layers: one of :data:`spf_lite.config.LAYERS`.
 
     Returns:
-        A and B of each projection, float32.
+        A and B of each layer, float32.
 
     Raises:
+        ValueError: for other layers.
         BackboneError: if the UNet is of an unsupported kind, or has an adapter already.
     """
+    if layers not in LORA_LAYERS:
+        raise ValueError(f"layers={layers!r}: expected one of {', '.join(LORA_LAYERS)}")
     check_unet(unet)
     check_no_adapter(unet)
+    names = list(LORA_LAYERS[layers])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet.add_adapter(
-            LoraConfig(r=rank, lora_alpha=rank, target_modules=list(CROSS_ATTENTION), init_lora_weights="gaussian"),
+            LoraConfig(r=rank, lora_alpha=rank, target_modules=names, init_lora_weights="gaussian"),
             adapter_name=ADAPTER,
         )
     return learned_parameters(unet)

@@ -1,4 +1,4 @@
-"""What is trained: three ways to change cross-attention.
+"""What is trained: three ways to change cross-attention, of which a LoRA can change ResNet blocks as well.
 
 Each keeps *one* UNet in memory. The reference path is that UNet with the change taken back for a moment
 (:meth:`Trainable.reference`): an adapter is switched off, or the original cross-attention weights are swapped in.
@@ -20,14 +20,27 @@ from torch import Tensor, nn
 from spf_lite.config import KINDS
 from spf_lite.models.adapters.adalora import AdaLora
 from spf_lite.models.adapters.base import PeftAdapter, Trainable
-from spf_lite.models.adapters.lora import ADAPTER, CROSS_ATTENTION, TEXT_PROJECTIONS, add_lora, check_no_adapter
+from spf_lite.models.adapters.lora import (
+    ADAPTER,
+    CROSS_ATTENTION,
+    LORA_LAYERS,
+    TEXT_PROJECTIONS,
+    add_lora,
+    check_no_adapter,
+)
 from spf_lite.models.adapters.lora_file import Factors, read_lora
 from spf_lite.models.compatibility import check_unet
 from spf_lite.models.errors import BackboneError
 
 
 def make_trainable(
-    kind: str, unet: UNet2DConditionModel, rank: int, seed: int, steps: int, start_from: str | Path | None = None
+    kind: str,
+    unet: UNet2DConditionModel,
+    rank: int,
+    seed: int,
+    steps: int,
+    start_from: str | Path | None = None,
+    layers: str = "cross-attention",
 ) -> Trainable:
     """Put one of :data:`spf_lite.config.KINDS` on a UNet.
 
@@ -39,18 +52,21 @@ def make_trainable(
         steps: length of the run; AdaLoRA plans its ranks by it.
         start_from: an existing LoRA, file or folder, whose change the run begins with. The reference stays the model
             without it.
+        layers: that a LoRA is put on, one of :data:`spf_lite.config.LAYERS`; the other kinds are for cross-attention.
 
     Raises:
-        ValueError: for another kind.
+        ValueError: for another kind, or layers that it is not for.
         BackboneError: if the UNet is of an unsupported kind or has an adapter already, or the existing LoRA does not
             fit it or this kind of training.
     """
     if kind not in KINDS:
         raise ValueError(f"trainable={kind!r}: expected one of {', '.join(KINDS)}")
-    factors = None if start_from is None else _factors_to_start_from(start_from, unet, kind, rank)
+    if layers not in LORA_LAYERS or (kind != "lora" and layers != "cross-attention"):
+        raise ValueError(f"layers={layers!r} with trainable={kind}: expected cross-attention, or for lora also resnets")
+    factors = None if start_from is None else _factors_to_start_from(start_from, unet, kind, rank, layers)
     trained: Trainable
     if kind == "lora":
-        trained = Lora(unet, rank, seed)
+        trained = Lora(unet, rank, seed, layers)
     elif kind == "adalora":
         trained = AdaLora(unet, rank, seed, steps)
     else:
@@ -60,15 +76,18 @@ def make_trainable(
     return trained
 
 
-def _factors_to_start_from(path: str | Path, unet: UNet2DConditionModel, kind: str, rank: int) -> dict[str, Factors]:
+def _factors_to_start_from(
+    path: str | Path, unet: UNet2DConditionModel, kind: str, rank: int, layers: str
+) -> dict[str, Factors]:
     """An existing LoRA, if a kind of training can hold its change. Asked before anything is put on the UNet."""
     if kind == "adalora":  # ranks are pruned by importances that start with the run
         raise BackboneError(f"adalora cannot start from {path}: train a lora, or the weights")
     factors = read_lora(path, unet)
-    others = [name for name in factors if not name.endswith(CROSS_ATTENTION)]
+    others = [name for name in factors if not name.endswith(LORA_LAYERS[layers])]
     if others:
+        trained = "cross-attention" if layers == "cross-attention" else "cross-attention and ResNet blocks"
         raise BackboneError(
-            f"cannot start from {path}: it changes {len(others)} layers besides cross-attention ({others[0]}), which "
+            f"cannot start from {path}: it changes {len(others)} layers besides {trained} ({others[0]}), which "
             "are not trained here"
         )
     if kind == "lora":
@@ -83,14 +102,14 @@ def _check_rank(factors: Mapping[str, Factors], rank: int) -> None:
 
 
 class Lora(PeftAdapter):
-    """Two low-rank factors beside every cross-attention projection (Hu et al. 2021).
+    """Two low-rank factors beside every layer that is trained (Hu et al. 2021).
 
     Arguments and errors as in :func:`spf_lite.models.adapters.lora.add_lora`.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, rank: int, seed: int) -> None:
+    def __init__(self, unet: UNet2DConditionModel, rank: int, seed: int, layers: str = "cross-attention") -> None:
         self.unet, self.rank = unet, rank
-        self.parameters = add_lora(unet, rank, seed=seed)
+        self.parameters = add_lora(unet, rank, seed, layers)
 
     def state(self) -> dict[str, Tensor]:
         return dict(get_peft_model_state_dict(self.unet, adapter_name=ADAPTER))

@@ -16,6 +16,7 @@ from spf_lite.models.adapters.lora import load_adapter
 from spf_lite.models.adapters.trainable import Weights, make_trainable
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.errors import BackboneError
+from spf_lite.models.prefix_cache import shared_prefix
 
 from ..conftest import factors_for, predict, without_grad
 
@@ -57,6 +58,40 @@ def test_the_change_comes_back_after_an_error(toy: Backbone, kind: str) -> None:
     with pytest.raises(KeyError), trained.reference():
         raise KeyError
     assert torch.equal(without_grad(toy), tuned)
+
+
+def test_convolutions_of_resnets_are_trained_when_asked_for(toy: Backbone, tmp_path: Path) -> None:
+    """Shared layers of both paths, export, a plain pipeline and a new start from it: with convolutions as without."""
+    base, untouched = without_grad(toy), copy.deepcopy(toy.pipe.unet)
+    trained = make_trainable("lora", toy.pipe.unet, 2, 0, STEPS, layers="resnets")
+    names = [name for name, parameter in toy.pipe.unet.named_parameters() if parameter.requires_grad]
+    kinds = {"attn2" if ".attn2." in name else name.split(".lora")[0].rsplit(".", 1)[1] for name in names}
+    assert kinds == {"attn2", "conv1", "conv2"} and len(names) == len(trained.parameters)
+    train(toy, trained)
+    tuned = without_grad(toy)
+    with shared_prefix(toy.pipe.unet):
+        with trained.reference():
+            assert torch.equal(without_grad(toy), base)
+        assert torch.equal(without_grad(toy), tuned)
+    layers = convert_state_dict_to_diffusers(trained.lora_layers())
+    StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=layers)
+    toy.pipe.unet, toy.trainable = copy.deepcopy(untouched), None
+    again = make_trainable("lora", toy.pipe.unet, 3, 1, STEPS, tmp_path, "resnets")
+    assert torch.allclose(without_grad(toy), tuned, atol=1e-5)
+    with again.reference():
+        assert torch.equal(without_grad(toy), base)
+    toy.pipe.unet = untouched
+    with pytest.raises(BackboneError, match=r"it changes \d+ layers besides cross-attention"):
+        make_trainable("lora", toy.pipe.unet, 3, 1, STEPS, tmp_path)
+    toy.pipe.load_lora_weights(tmp_path)
+    assert torch.allclose(without_grad(toy), tuned, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "layers"), [("weights", "resnets"), ("adalora", "resnets"), ("lora", "all")])
+def test_layers_that_a_kind_is_not_for_are_refused(toy: Backbone, kind: str, layers: str) -> None:
+    with pytest.raises(ValueError, match=f"layers='{layers}' with trainable={kind}"):
+        make_trainable(kind, toy.pipe.unet, 2, 0, STEPS, layers=layers)
+    assert not hasattr(toy.pipe.unet, "peft_config")
 
 
 def test_only_cross_attention_is_trained(toy: Backbone, kind: str) -> None:
