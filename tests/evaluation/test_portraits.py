@@ -1,13 +1,16 @@
 """The same people by several models, and what changed about them."""
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 from PIL import Image
 
 from spf_lite.evaluation.attributes import unrelated_attributes
 from spf_lite.evaluation.benchmark import train_row
 from spf_lite.evaluation.judge import Judge, JudgeNet
 from spf_lite.evaluation.portraits import sampled_portraits, unrelated_changes
+from spf_lite.models.backbone import Backbone
 
 TARGET = "sunglasses"
 
@@ -44,4 +47,19 @@ def test_the_same_people_are_sampled_by_the_base_model_and_with_every_adapter(
     assert len({row[0].tobytes() for row in portraits.values()}) == 3
     alone = sampled_portraits(TARGET, {"one": runs["one"] / "adapter"}, people=2)
     assert alone["one"][1] == portraits["one"][1], "whatever else is sampled"
-    assert sampled_portraits(TARGET, {}, people=2, steps=3)["base"][1] != portraits["base"][1]
+
+
+def test_base_model_and_adapters_take_the_steps_that_are_asked_for(
+    small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = train_row("naive", TARGET, 0, tmp_path, "silent") / "adapter"
+    asked: list[int] = []
+
+    def counted(backbone: Backbone, prompts: list[str], *, steps: int, **options: Any) -> list[Image.Image]:
+        asked.append(steps)
+        return [Image.new("RGB", (64, 64))] * len(prompts)
+
+    monkeypatch.setattr("spf_lite.evaluation.measuring.sample", counted)
+    monkeypatch.setattr("spf_lite.evaluation.portraits.sample", counted)
+    sampled_portraits(TARGET, {"one": adapter}, people=1, steps=7)
+    assert asked == [7, 7]
