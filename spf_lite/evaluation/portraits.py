@@ -38,10 +38,10 @@ def sampled_portraits(
     """
     evaluation_set = sample_evaluation_set(load("tiny"), target, people, steps)
     portraits = {"base": evaluation_set.base_portraits}
+    texts, seeds = evaluation_set.complete_texts, evaluation_set.seeds
     for name, folder in adapters.items():
         backbone = load("tiny")
         load_adapter(backbone.pipe, folder, strength)
-        texts, seeds = evaluation_set.complete_texts, evaluation_set.seeds
         portraits[name] = sample(backbone, texts, seeds=seeds, steps=steps)
     return portraits
 
