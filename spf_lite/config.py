@@ -96,6 +96,10 @@ class TrainConfig:
             prediction there by more than this many times the surprise. Outside the map pure pairs are repainted.
         learning_limit: the same for the map that stage 2 learns inside, if it is lower: a place that the target shares
             with a phrase, a mouth within a beard, is kept when a pure pair is painted, and not learned from it.
+        rewrite_limit: where a phrase moves the prediction by more than this many times the surprise, the reference
+            model rewrites the set's portraits for the phrase that a pure pair asks for
+            (:mod:`spf_lite.pure_pairs.rewrite`), before the rest is repainted; 0: no place. Needs
+            ``map_source=surprise``.
         text_forms: ``given``: texts as they are. ``both``: of each portrait there are two items, one with all phrases
             of its base text, one in which each phrase but the first is kept with probability one half (ours). If all
             captions are short and all other texts full, the length of a text predicts the target.
@@ -150,6 +154,7 @@ class TrainConfig:
     pure_pairs: int = 0
     reach_limit: float = 0.7
     learning_limit: float = 0.7
+    rewrite_limit: float = 0.0
     text_forms: str = "given"
     fine_features: str = "inputs"
     trusted: float = 0.7
@@ -169,7 +174,7 @@ class TrainConfig:
         for name in ("batch_size", "rank", "checkpoint_every", "gradient_accumulation", "map_draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
-        limits = ("reach_limit", "learning_limit")
+        limits = ("reach_limit", "learning_limit", "rewrite_limit")
         for name in ("warmup_steps", "reference_portraits", "pure_pairs", "contrast", *limits, *WEIGHTS.values()):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
@@ -216,6 +221,8 @@ class TrainConfig:
             )
         if self.pure_pairs and self.map_source not in ("surprise", "averaged", "given"):
             raise ValueError("pure_pairs needs a map that is made before stage 2: surprise, averaged or given")
+        if self.rewrite_limit and not (self.pure_pairs and self.map_source == "surprise"):
+            raise ValueError("rewrite_limit needs pure_pairs and map_source=surprise, which measures where phrases act")
         if self.stage1_steps and self.anchor_share == 1:
             raise ValueError("anchor_share=1 leaves stage 1 nothing to learn from")
         if self.stage2_steps and not any(self.weight(term) * share for term, share in self._shares().items()):
@@ -240,7 +247,15 @@ class TrainConfig:
         weights: dict[str, Any] = dict.fromkeys(WEIGHTS.values(), 0.0) | {"weight_denoise": 1.0}
         if self.anchor_share:
             weights["weight_reconstruction"] = self.weight_reconstruction
-        return replace(self, **weights, map_source="none", denoise_outside=1.0, reference_portraits=0, pure_pairs=0)
+        return replace(
+            self,
+            **weights,
+            map_source="none",
+            denoise_outside=1.0,
+            reference_portraits=0,
+            pure_pairs=0,
+            rewrite_limit=0.0,
+        )
 
     @property
     def steps(self) -> int:

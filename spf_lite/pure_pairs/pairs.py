@@ -1,10 +1,11 @@
 """Pure pairs: portraits of new people that show the target, and nothing else of the custom set.
 
-Three steps, all of the frozen reference model:
+Four steps, all of the frozen reference model:
 
 1. it reads what the captions do not say (:mod:`spf_lite.pure_pairs.reading`),
 2. a map says where the target is (:mod:`spf_lite.pure_pairs.surprise`, or another of the configuration's maps),
-3. it repaints everything else for other texts (:mod:`spf_lite.pure_pairs.repaint`).
+3. it rewrites what other phrases share with the target (:mod:`spf_lite.pure_pairs.rewrite`),
+4. it repaints everything else for other texts (:mod:`spf_lite.pure_pairs.repaint`).
 
 Stage 2 learns from these portraits instead of the set's own: for the complete text the target inside the map, and
 outside of it what the reference path predicts for the base text. So the word is all that tells both paths apart.
@@ -15,8 +16,8 @@ Ours, not the paper's. In the book: :doc:`/06-dual-path`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil
 
 import torch
@@ -29,80 +30,14 @@ from spf_lite.data.texts import kept_phrase, retold
 from spf_lite.models.backbone import Backbone
 from spf_lite.pure_pairs.reading import misreading, read_captions
 from spf_lite.pure_pairs.repaint import repaint
-from spf_lite.pure_pairs.surprise import surprise, surprise_map
+from spf_lite.pure_pairs.sketches import Sketch, partly_inside, repaintable, rewritten, sketches
+from spf_lite.pure_pairs.surprise import phrase_places, surprise, surprise_map
 from spf_lite.pure_pairs.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
 #: Portraits painted for each one that is kept.
 SPARE = 1.5
-
-
-@dataclass(frozen=True)
-class Sketch:
-    """What a new portrait is painted from.
-
-    Attributes:
-        item: the portrait of the set whose target it gets, with the map for learning.
-        region: what stays of that portrait, (1, h, w).
-        text: its base text: the phrases of the item's own, and others at the places that the captions leave open.
-        drawn: place to the phrase that was chosen for it.
-        instead: the same text with the set's phrase at one of these places: what it must not show. One for each place
-            where both differ.
-    """
-
-    item: Item
-    region: Tensor
-    text: str
-    drawn: Mapping[int, str | None]
-    instead: Mapping[int, str]
-
-
-def repaintable(found: Mapping[int, str], reach: Mapping[int, Tensor], region: Tensor) -> list[int]:
-    """The places whose phrases act mostly outside the map, so that repainting can change them.
-
-    Args:
-        found: place to the phrase that all portraits of the set share.
-        reach: place to where its phrase acts, (N, 1, h, w); a place without a map counts as repaintable.
-        region: M, (N, 1, h, w).
-    """
-    inside = {place: float((region * reach[place]).sum() / reach[place].sum().clamp(min=1e-9)) for place in reach}
-    return [place for place in found if inside.get(place, 0.0) < 0.5]
-
-
-def sketches(
-    items: Sequence[Item],
-    regions: Tensor,
-    found: Mapping[int, str],
-    changeable: Sequence[int],
-    vocabulary: Vocabulary,
-    count: int,
-    generator: torch.Generator,
-) -> list[Sketch]:
-    """What ``count`` new portraits are painted from; the items are taken in turn.
-
-    Args:
-        items: the custom set, N portraits with their maps for learning.
-        regions: what stays of each when it is repainted, (N, 1, h, w).
-        found: place to the phrase that all portraits of the set share.
-        changeable: the places of these that get the phrase of a random reference text; the others stay as they are.
-        vocabulary: of the reference texts.
-        count: how many.
-        generator: chooses the texts.
-    """
-    made = []
-    for number in range(count):
-        item, region = items[number % len(items)], regions[number % len(items)]
-        drawn = vocabulary.draw(changeable, generator)
-        filled = {**found, **drawn}
-        text = vocabulary.insert(item.pair.base_text, filled)
-        instead = {
-            place: vocabulary.insert(item.pair.base_text, {**filled, place: found[place]})
-            for place in changeable
-            if drawn[place] != found[place]
-        }
-        made.append(Sketch(item, region, text, drawn, instead))
-    return made
 
 
 def painted(
@@ -196,6 +131,7 @@ def with_pure_pairs(backbone: Backbone, items: Sequence[Item], texts: Sequence[s
     for group in groups:
         part = [items[i] for i in group]
         reach: dict[int, Tensor] = {}
+        shared: dict[int, Tensor] = {}
         if config.map_source == "surprise":
             measured = surprise(backbone, part, found, vocabulary, generator)
             regions, reach = surprise_map(measured, config.reach_limit), measured.reach
@@ -206,8 +142,15 @@ def with_pure_pairs(backbone: Backbone, items: Sequence[Item], texts: Sequence[s
         if not config.pure_pairs:
             made += retold(backbone, part, [vocabulary.insert(item.pair.base_text, found) for item in part])
             continue
-        count = max(1, round(config.pure_pairs * len(part) / len(items)))
         changeable = repaintable(found, reach, regions)
+        if config.rewrite_limit:
+            rewriting = partly_inside(changeable, reach, regions)
+            shared = {place: phrase_places(measured, config.rewrite_limit)[place] for place in rewriting}
+            # What is rewritten need not be left to repainting, which would take the target away there.
+            others = {place: where for place, where in reach.items() if place not in shared}
+            regions = surprise_map(replace(measured, reach=others), config.reach_limit)
+        count = max(1, round(config.pure_pairs * len(part) / len(items)))
         plan = sketches(part, regions, found, changeable, vocabulary, ceil(SPARE * count), generator)
+        plan = rewritten(backbone, plan, found, shared, vocabulary, generator)
         made += painted(backbone, plan, count, generator, config.weight_enhancement > 0)
     return made

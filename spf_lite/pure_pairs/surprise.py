@@ -116,13 +116,34 @@ def surprise_map(measured: Surprise, reach_limit: float, smoothing: int = 3) -> 
             phrase: a mouth within a beard.
         smoothing: side of the averaging box in latent pixels, odd; 1: none.
     """
-    difference = measured.difference
-    smooth = smoothed(difference, smoothing)
-    surprising = smooth > torch.stack([otsu(one) for one in smooth])[:, None, None, None]
-    free = torch.ones_like(surprising)
+    free = _surprising(measured.difference, smoothing)
     for reach in measured.reach.values():
-        free &= _steadied(reach) <= reach_limit * _steadied(difference).clamp(min=1e-6)
-    return (surprising & free).to(difference.dtype)
+        free &= ~_reaches(reach, measured.difference, reach_limit)
+    return free.to(measured.difference.dtype)
+
+
+def phrase_places(measured: Surprise, rewrite_limit: float, smoothing: int = 3) -> dict[int, Tensor]:
+    """Where the target and a phrase lie together: place to (N, 1, h, w) of zeros and ones.
+
+    Args:
+        measured: D and R_p of N portraits.
+        rewrite_limit: the surprise is high there, and the phrase moves the prediction by more than this many times it.
+        smoothing: side of the averaging box in latent pixels, odd; 1: none.
+    """
+    surprising = _surprising(measured.difference, smoothing)
+    return {
+        place: (surprising & _reaches(reach, measured.difference, rewrite_limit)).to(reach.dtype)
+        for place, reach in measured.reach.items()
+    }
+
+
+def _surprising(difference: Tensor, smoothing: int) -> Tensor:
+    smooth = smoothed(difference, smoothing)
+    return smooth > torch.stack([otsu(one) for one in smooth])[:, None, None, None]
+
+
+def _reaches(reach: Tensor, difference: Tensor, limit: float) -> Tensor:
+    return _steadied(reach) > limit * _steadied(difference).clamp(min=1e-6)
 
 
 def _steadied(maps: Tensor) -> Tensor:

@@ -54,8 +54,9 @@ _SPF = replace(
 )
 
 # Ours, the recipe of pure pairs: no stage 1. The reference model reads what the captions leave out, is surprised where
-# the target is, and paints new people around it. Stage 2 learns the target inside the map; outside of it, and for every
-# text without the target, the response path agrees with the reference path.
+# the target is, rewrites what other phrases share with it, and paints new people around it. Stage 2 learns the target
+# inside the map; outside of it, and for every text without the target, the response path agrees with the reference
+# path.
 _PURE_PAIRS = TrainConfig(
     stage1_steps=0,
     stage2_steps=PAIR_STEPS,
@@ -73,8 +74,10 @@ _PURE_PAIRS = TrainConfig(
     map_source="surprise",
     fill_captions=True,
     pure_pairs=96,
+    rewrite_limit=0.25,
     text_forms="both",
     contrast=2.0,
+    layers="resnets",
 )
 
 RECIPES: dict[str, TrainConfig] = {
@@ -126,10 +129,12 @@ RECIPES: dict[str, TrainConfig] = {
     "pure-pairs-no-anchors": replace(
         _PURE_PAIRS, weight_reconstruction=0.0, anchor_share=0.0, reference_portraits=0, reference_share=0.5
     ),
-    "pure-pairs-own-portraits": replace(_PURE_PAIRS, pure_pairs=0),
+    "pure-pairs-cross-attention": replace(_PURE_PAIRS, layers="cross-attention"),
+    "pure-pairs-no-rewriting": replace(_PURE_PAIRS, rewrite_limit=0.0),
+    "pure-pairs-own-portraits": replace(_PURE_PAIRS, pure_pairs=0, rewrite_limit=0.0),
     "pure-pairs-own-captions": replace(_PURE_PAIRS, fill_captions=False),
     "pure-pairs-given-texts": replace(_PURE_PAIRS, text_forms="given"),
-    "pure-pairs-given-mask": replace(_PURE_PAIRS, map_source="given"),
+    "pure-pairs-given-mask": replace(_PURE_PAIRS, map_source="given", rewrite_limit=0.0),
     # Ablations: one part left out.
     "spf-no-text": replace(_SPF, weight_text=0.0),
     "spf-no-fine": replace(_SPF, weight_fine=0.0),

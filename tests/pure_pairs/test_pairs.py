@@ -9,8 +9,9 @@ from spf_lite.data.batch import Item
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.prompts import encode_pair
 from spf_lite.models.backbone import Backbone
-from spf_lite.pure_pairs import pairs
-from spf_lite.pure_pairs.pairs import Sketch, misread_ranks, painted, repaintable, sketches, with_pure_pairs
+from spf_lite.pure_pairs import pairs, rewrite
+from spf_lite.pure_pairs.pairs import misread_ranks, painted, with_pure_pairs
+from spf_lite.pure_pairs.sketches import Sketch, sketches
 from spf_lite.pure_pairs.surprise import Surprise
 from spf_lite.pure_pairs.vocabulary import Vocabulary
 from spf_lite.training.trainer import DualPathTrainer
@@ -32,32 +33,6 @@ CONFIG = TrainConfig(
     pure_pairs=4,
     contrast=1.0,
 )
-
-
-def test_what_lies_inside_the_map_cannot_be_repainted() -> None:
-    region = torch.zeros(2, 1, 4, 4)
-    region[:, :, :2] = 1
-    above, below, half = (torch.zeros(2, 1, 4, 4) for _ in range(3))
-    above[:, :, 0], below[:, :, 3], half[:, :, 1:3] = 1, 1, 1
-    below[:, :, 0] = 0.5
-    reach = {1: above, 2: below, 3: half}
-    found = {1: "red hair", 2: "smiling", 3: "glasses", 4: "blue hoodie"}
-    assert repaintable(found, reach, region) == [2, 4], "half inside is inside; without a map it is outside"
-
-
-def test_sketches_swap_what_can_be_changed_and_keep_the_rest(toy: Backbone) -> None:
-    portraits = [item(toy, "a person, red hair"), item(toy, "a person, gray hair")]
-    found = {2: "blue hoodie", 3: "glasses"}
-    vocabulary = Vocabulary([*TEXTS, "a person, red hair, green hoodie, glasses"])
-    plan = sketches(portraits, torch.ones(2, 1, 8, 8), found, [2], vocabulary, 40, torch.Generator().manual_seed(0))
-    assert [sketch.item for sketch in plan[:4]] == portraits * 2, "taken in turn"
-    for sketch in plan:
-        person, hair, clothes, glasses = sketch.text.split(", ")
-        assert f"{person}, {hair}" == sketch.item.pair.base_text and glasses == "glasses"
-        same = f"{person}, {hair}, blue hoodie, glasses"
-        assert sketch.drawn == {2: clothes}
-        assert sketch.instead == ({} if clothes == "blue hoodie" else {2: same})
-    assert {sketch.text.split(", ")[2] for sketch in plan} == {"blue hoodie", "green hoodie", "yellow hoodie"}
 
 
 def test_new_portraits_keep_the_target_its_place_and_its_texts(toy: Backbone) -> None:
@@ -192,3 +167,33 @@ def test_a_resumed_run_learns_from_the_same_portraits(
     for one, other in zip(resumed.stage2.custom, whole.stage2.custom, strict=True):
         assert torch.equal(one.latents, other.latents) and one.pair.base_text == other.pair.base_text
         assert one.region is not None and other.region is not None and torch.equal(one.region, other.region)
+
+
+def test_a_place_that_a_phrase_shares_is_rewritten_and_kept(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    difference, mouth, shirt = torch.full((2, 1, 8, 8), 0.1), torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 8, 8)
+    difference[:, :, :4] = 1.0
+    mouth[:, :, 1], mouth[:, :, 2], mouth[:, :, 5:] = 0.8, 0.4, 0.3  # a row above the limit of repainting, one below it
+    shirt[:, :, 3], shirt[:, :, 4:] = 0.8, 4.0
+    monkeypatch.setattr(pairs, "read_captions", lambda *_: {1: "red hair", 2: "blue hoodie"})
+    monkeypatch.setattr(pairs, "surprise", lambda *_: Surprise(difference, {1: mouth, 2: shirt}))
+    monkeypatch.setattr(rewrite, "STEPS", 1)
+    kept: list[torch.Tensor] = []
+    around: list[torch.Tensor] = []
+
+    def repaint(_: Backbone, latents: torch.Tensor, region: torch.Tensor, *__: object) -> torch.Tensor:
+        kept.append(region)
+        around.append(latents)
+        return latents
+
+    monkeypatch.setattr(pairs, "repaint", repaint)
+    portraits: list[Item] = [item(toy, "a person"), item(toy, "a person")]
+    for limit in (0.0, 0.25):
+        made = with_pure_pairs(toy, portraits, TEXTS, replace(CONFIG, rewrite_limit=limit))
+        rows = torch.stack([one.region for one in made if one.region is not None])[0, 0, :, 0]
+        assert rows.tolist() == [1, 0, 1, 0, 0, 0, 0, 0], "learned is the same"
+    without, rewriting = (region[0, 0, :, 0].tolist() for region in kept)
+    assert without == [1, 0, 1, 0, 0, 0, 0, 0]
+    assert rewriting == [1, 1, 1, 0, 0, 0, 0, 0], "the mouth stays, the shirt is repainted"
+    assert torch.equal(around[0], torch.stack([portraits[row % 2].latents for row in range(len(around[0]))]))
+    moved = (around[1] - around[0]).abs().amax(dim=(1, 3))
+    assert float(moved[:, [0, 3, 4, 5, 6, 7]].max()) == 0 and float(moved[:, 1:3].max()) > 0

@@ -12,7 +12,7 @@ from spf_lite.config import WEIGHTS, TrainConfig
 from spf_lite.data import encoding as batches
 from spf_lite.data.custom_set import CustomSet, CustomSetError
 from spf_lite.models.sampling import sample
-from spf_lite.pure_pairs import reading, repaint
+from spf_lite.pure_pairs import reading, repaint, rewrite
 from spf_lite.training import stage2
 from spf_lite.training.recipes import PAIR_STEPS, RECIPES, STEPS, recipe
 from spf_lite.training.trainer import DualPathTrainer
@@ -85,6 +85,7 @@ def test_one_command_trains_every_recipe_and_plain_diffusers_loads_it(
     monkeypatch.setattr(batches, "sample", partial(sample, steps=1))
     monkeypatch.setattr(stage2, "SCALE_BATCHES", 1)
     monkeypatch.setattr(repaint, "STEPS", 1)
+    monkeypatch.setattr(rewrite, "STEPS", 1)
     monkeypatch.setattr(reading, "DRAWS", (1, 1))
     known, model = recipe(name), toy_folders["v_prediction"]
     few = {

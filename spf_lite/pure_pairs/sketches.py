@@ -1,0 +1,154 @@
+"""Sketches: what a pure pair is painted from, and the rewriting of the portraits beneath them.
+
+Ours, not the paper's. In the book: :doc:`/06-dual-path`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from spf_lite.data.batch import Item
+from spf_lite.models.backbone import Backbone
+from spf_lite.pure_pairs.rewrite import rewrite
+from spf_lite.pure_pairs.vocabulary import Vocabulary
+
+#: A phrase is rewritten if at least this share of its reach lies inside the map. With less, repainting changes it.
+PARTLY = 0.15
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """What a new portrait is painted from.
+
+    Attributes:
+        item: the portrait of the set whose target it gets, with the map for learning; rewritten, if it was.
+        region: what stays of that portrait, (1, h, w).
+        text: its base text: the phrases of the item's own, and others at the places that the captions leave open.
+        drawn: place to the phrase that was chosen for it.
+        instead: the same text with the set's phrase at one of these places: what it must not show. One for each place
+            where both differ.
+    """
+
+    item: Item
+    region: Tensor
+    text: str
+    drawn: Mapping[int, str | None]
+    instead: Mapping[int, str]
+
+
+def repaintable(found: Mapping[int, str], reach: Mapping[int, Tensor], region: Tensor) -> list[int]:
+    """The places whose phrases act mostly outside the map, so that repainting can change them.
+
+    Args:
+        found: place to the phrase that all portraits of the set share.
+        reach: place to where its phrase acts, (N, 1, h, w); a place without a map counts as repaintable.
+        region: M, (N, 1, h, w).
+    """
+    return [place for place in found if place not in reach or share_inside(reach[place], region) < 0.5]
+
+
+def partly_inside(changeable: Sequence[int], reach: Mapping[int, Tensor], region: Tensor) -> list[int]:
+    """The changeable places whose phrases act partly inside the map, so that repainting alone cannot change them.
+
+    Args:
+        changeable: the places that :func:`repaintable` returned.
+        reach: place to where its phrase acts, (N, 1, h, w).
+        region: M, (N, 1, h, w).
+    """
+    return [place for place in changeable if place in reach and share_inside(reach[place], region) >= PARTLY]
+
+
+def share_inside(reach: Tensor, region: Tensor) -> float:
+    """The share of a phrase's reach, (N, 1, h, w), that lies inside the map of the same shape."""
+    return float((region * reach).sum() / reach.sum().clamp(min=1e-9))
+
+
+def sketches(
+    items: Sequence[Item],
+    regions: Tensor,
+    found: Mapping[int, str],
+    changeable: Sequence[int],
+    vocabulary: Vocabulary,
+    count: int,
+    generator: torch.Generator,
+) -> list[Sketch]:
+    """What ``count`` new portraits are painted from; the items are taken in turn.
+
+    Args:
+        items: the custom set, N portraits with their maps for learning.
+        regions: what stays of each when it is repainted, (N, 1, h, w).
+        found: place to the phrase that all portraits of the set share.
+        changeable: the places of these that get the phrase of a random reference text; the others stay as they are.
+        vocabulary: of the reference texts.
+        count: how many.
+        generator: chooses the texts.
+    """
+    made = []
+    for number in range(count):
+        item, region = items[number % len(items)], regions[number % len(items)]
+        drawn = vocabulary.draw(changeable, generator)
+        filled = {**found, **drawn}
+        text = vocabulary.insert(item.pair.base_text, filled)
+        instead = {
+            place: vocabulary.insert(item.pair.base_text, {**filled, place: found[place]})
+            for place in changeable
+            if drawn[place] != found[place]
+        }
+        made.append(Sketch(item, region, text, drawn, instead))
+    return made
+
+
+def rewritten(
+    backbone: Backbone,
+    plan: Sequence[Sketch],
+    found: Mapping[int, str],
+    places: Mapping[int, Tensor],
+    vocabulary: Vocabulary,
+    generator: torch.Generator,
+) -> list[Sketch]:
+    """The same sketches, around portraits that show what was drawn also where the target hides it.
+
+    Args:
+        backbone: the model; what is trained on it is off.
+        plan: the sketches, in turn of N items.
+        found: place to the phrase that all portraits of the set share.
+        places: of the phrases that are rewritten, place to where each portrait may change for it, (N, 1, h, w).
+        vocabulary: of the reference texts.
+        generator: of noises, on the processor.
+    """
+    if not places or not plan:
+        return list(plan)
+    count = len(next(iter(places.values())))
+    drawn = [tuple(sketch.drawn.get(place) for place in places) for sketch in plan]
+    asked = [dict(zip(places, phrases, strict=True)) for phrases in drawn]
+    # Each portrait is rewritten once for the same phrases.
+    first: dict[tuple[int, tuple[str | None, ...]], int] = {}
+    for number, phrases in enumerate(drawn):
+        if any(found[place] != phrase for place, phrase in asked[number].items()):
+            first.setdefault((number % count, phrases), number)
+    if not first:
+        return list(plan)
+    anywhere = torch.stack(list(places.values())).amax(dim=0)
+    base = [plan[number].item.pair.base_text for number in first.values()]
+    new = rewrite(
+        backbone,
+        torch.stack([plan[number].item.latents for number in first.values()]),
+        anywhere[[row for row, _ in first]],
+        [vocabulary.insert(text, found) for text in base],
+        [
+            vocabulary.insert(text, {**found, **asked[number]})
+            for text, number in zip(base, first.values(), strict=True)
+        ],
+        generator,
+    )
+    latents = dict(zip(first, new, strict=True))
+    return [
+        replace(
+            sketch, item=replace(sketch.item, latents=latents.get((number % count, drawn[number]), sketch.item.latents))
+        )
+        for number, sketch in enumerate(plan)
+    ]

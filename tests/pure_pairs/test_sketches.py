@@ -1,0 +1,77 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from spf_lite.models.backbone import Backbone
+from spf_lite.pure_pairs import sketches as module
+from spf_lite.pure_pairs.sketches import partly_inside, repaintable, rewritten, sketches
+from spf_lite.pure_pairs.vocabulary import Vocabulary
+
+from ..method.conftest import item
+
+TEXTS = [f"a person, {hair} hair, {color} hoodie" for hair in ("red", "gray") for color in ("blue", "green", "yellow")]
+
+
+def test_what_lies_inside_the_map_cannot_be_repainted() -> None:
+    region = torch.zeros(2, 1, 4, 4)
+    region[:, :, :2] = 1
+    above, below, half = (torch.zeros(2, 1, 4, 4) for _ in range(3))
+    above[:, :, 0], below[:, :, 3], half[:, :, 1:3] = 1, 1, 1
+    below[:, :, 0] = 0.5
+    reach = {1: above, 2: below, 3: half}
+    found = {1: "red hair", 2: "smiling", 3: "glasses", 4: "blue hoodie"}
+    assert repaintable(found, reach, region) == [2, 4], "half inside is inside; without a map it is outside"
+
+
+def test_sketches_swap_what_can_be_changed_and_keep_the_rest(toy: Backbone) -> None:
+    portraits = [item(toy, "a person, red hair"), item(toy, "a person, gray hair")]
+    found = {2: "blue hoodie", 3: "glasses"}
+    vocabulary = Vocabulary([*TEXTS, "a person, red hair, green hoodie, glasses"])
+    plan = sketches(portraits, torch.ones(2, 1, 8, 8), found, [2], vocabulary, 40, torch.Generator().manual_seed(0))
+    assert [sketch.item for sketch in plan[:4]] == portraits * 2, "taken in turn"
+    for sketch in plan:
+        person, hair, clothes, glasses = sketch.text.split(", ")
+        assert f"{person}, {hair}" == sketch.item.pair.base_text and glasses == "glasses"
+        same = f"{person}, {hair}, blue hoodie, glasses"
+        assert sketch.drawn == {2: clothes}
+        assert sketch.instead == ({} if clothes == "blue hoodie" else {2: same})
+    assert {sketch.text.split(", ")[2] for sketch in plan} == {"blue hoodie", "green hoodie", "yellow hoodie"}
+
+
+def test_a_phrase_is_rewritten_if_it_acts_partly_inside() -> None:
+    region, outside, edge = (torch.zeros(1, 1, 4, 4) for _ in range(3))
+    region[:, :, :2], outside[:, :, 2:], edge[:, :, 1:] = 1, 1, 1
+    assert partly_inside([1, 2, 3], {1: outside, 2: edge, 4: edge}, region) == [2], "3 was not measured, 4 stays"
+
+
+def test_each_portrait_is_rewritten_once_for_a_phrase(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    portraits = [
+        item(toy, "a person, red hair"),
+        replace(item(toy, "a person, gray hair"), latents=torch.ones(4, 8, 8)),
+    ]
+    found, vocabulary = {2: "blue hoodie"}, Vocabulary(TEXTS)
+    stays, generator = torch.ones(2, 1, 8, 8), torch.Generator().manual_seed(0)
+    plan = sketches(portraits, stays, found, [2], vocabulary, 40, generator)
+    asked: list[tuple[str, str]] = []
+
+    def rewrite(
+        _: Backbone, latents: torch.Tensor, places: torch.Tensor, own: list[str], other: list[str], __: torch.Generator
+    ) -> torch.Tensor:
+        asked.extend(zip(own, other, strict=True))
+        assert torch.equal(places[:, 0, 0, 0], latents[:, 0, 0, 0].eq(1).float() + 1), "each has its own places"
+        return torch.stack([torch.full((4, 8, 8), 10.0 + number) for number in range(len(latents))])
+
+    monkeypatch.setattr(module, "rewrite", rewrite)
+    places = {2: torch.stack([torch.ones(1, 8, 8), torch.full((1, 8, 8), 2.0)])}
+    new = rewritten(toy, plan, found, places, vocabulary, generator)
+    assert len(asked) == len(set(asked)) == 4, "two portraits, two other hoodies"
+    assert all(own.endswith("blue hoodie") and own.split(", ")[:2] == other.split(", ")[:2] for own, other in asked)
+    for before, after in zip(plan, new, strict=True):
+        assert (after.text, after.drawn, after.instead) == (before.text, before.drawn, before.instead)
+        if before.instead:
+            row = [other for _, other in asked].index(before.text)
+            assert torch.equal(after.item.latents, torch.full((4, 8, 8), 10.0 + row))
+        else:
+            assert torch.equal(after.item.latents, before.item.latents), "the set's own phrase"
+    assert rewritten(toy, plan, found, {}, vocabulary, generator) == plan
