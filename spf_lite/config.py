@@ -93,7 +93,8 @@ class TrainConfig:
         pure_pairs: number of portraits that are painted around the targets of the custom set, and take its place in
             stage 2 (ours); 0: stage 2 learns from the set itself.
         reach_limit: a place belongs to a phrase, and not to a ``surprise`` map, if swapping the phrase moves the
-            prediction there by more than this many times the surprise. Outside the map pure pairs are repainted.
+            prediction there by more than this many times the surprise. Outside the map pure pairs are repainted,
+            except where the phrase is rewritten.
         learning_limit: the same for the map that stage 2 learns inside, if it is lower: a place that the target shares
             with a phrase, a mouth within a beard, is kept when a pure pair is painted, and not learned from it.
         rewrite_limit: where a phrase moves the prediction by more than this many times the surprise, the reference

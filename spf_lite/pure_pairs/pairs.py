@@ -144,8 +144,8 @@ def with_pure_pairs(backbone: Backbone, items: Sequence[Item], texts: Sequence[s
             continue
         changeable = repaintable(found, reach, regions)
         if config.rewrite_limit:
-            rewriting = partly_inside(changeable, reach, regions)
-            shared = {place: phrase_places(measured, config.rewrite_limit)[place] for place in rewriting}
+            acts = phrase_places(measured, config.rewrite_limit)
+            shared = {place: acts[place] for place in partly_inside(changeable, reach, regions)}
             # What is rewritten need not be left to repainting, which would take the target away there.
             others = {place: where for place, where in reach.items() if place not in shared}
             regions = surprise_map(replace(measured, reach=others), config.reach_limit)

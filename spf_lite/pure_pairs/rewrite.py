@@ -26,8 +26,8 @@ from spf_lite.method.paths import reference_predictions
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import add_noise, predicted_latents
 
-#: Steps; portraits at a time; and the guidance scale towards the text that is asked, away from the portrait's own.
-STEPS, CHUNK, GUIDANCE = 16, 48, 2.0
+#: Steps, and the guidance scale towards the text that is asked, away from the portrait's own.
+STEPS, GUIDANCE = 16, 2.0
 #: Timesteps, as shares of all: with less noise nothing is changed any more, with more noise the layout would be.
 TIMES = (0.2, 0.8)
 #: Successive multiples of it, modulo 1, cover an interval evenly, whatever their number (the golden ratio's fraction).
@@ -65,16 +65,7 @@ def rewrite(
         )
     if not len(latents):
         return latents
-    parts = torch.arange(len(latents)).split(CHUNK)
     described, wanted = encode_texts(backbone, own), encode_texts(backbone, asked)
-    return torch.cat(
-        [_rewrite(backbone, latents[part], places[part], described[part], wanted[part], generator) for part in parts]
-    )
-
-
-def _rewrite(
-    backbone: Backbone, latents: Tensor, places: Tensor, own: Tensor, asked: Tensor, generator: torch.Generator
-) -> Tensor:
     scheduler = backbone.pipe.scheduler
     first, last = (share * scheduler.config.num_train_timesteps for share in TIMES)
     edited = latents
@@ -84,7 +75,7 @@ def _rewrite(
         before, now = (add_noise(scheduler, portraits, noise, times) for portraits in (latents, edited))
         kept, away, towards = (
             reference_predictions(backbone, noisy, times, text)
-            for noisy, text in ((before, own), (now, own), (now, asked))
+            for noisy, text in ((before, described), (now, described), (now, wanted))
         )
         guided = away + GUIDANCE * (towards - away)
         change = predicted_latents(scheduler, guided, now, times) - edited

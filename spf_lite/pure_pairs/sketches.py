@@ -120,35 +120,27 @@ def rewritten(
         vocabulary: of the reference texts.
         generator: of noises, on the processor.
     """
-    if not places or not plan:
-        return list(plan)
-    count = len(next(iter(places.values())))
-    drawn = [tuple(sketch.drawn.get(place) for place in places) for sketch in plan]
-    asked = [dict(zip(places, phrases, strict=True)) for phrases in drawn]
-    # Each portrait is rewritten once for the same phrases.
-    first: dict[tuple[int, tuple[str | None, ...]], int] = {}
-    for number, phrases in enumerate(drawn):
-        if any(found[place] != phrase for place, phrase in asked[number].items()):
-            first.setdefault((number % count, phrases), number)
-    if not first:
+    if not places:
         return list(plan)
     anywhere = torch.stack(list(places.values())).amax(dim=0)
-    base = [plan[number].item.pair.base_text for number in first.values()]
+    shown = tuple(found[place] for place in places)
+    # A portrait is rewritten once for the same phrases: its row in the set, and the phrases.
+    edits = [
+        (number % len(anywhere), tuple(sketch.drawn[place] for place in places)) for number, sketch in enumerate(plan)
+    ]
+    items = {edit: sketch.item for edit, sketch in zip(edits, plan, strict=True) if edit[1] != shown}
+    if not items:
+        return list(plan)
     new = rewrite(
         backbone,
-        torch.stack([plan[number].item.latents for number in first.values()]),
-        anywhere[[row for row, _ in first]],
-        [vocabulary.insert(text, found) for text in base],
+        torch.stack([item.latents for item in items.values()]),
+        anywhere[[row for row, _ in items]],
+        [vocabulary.insert(item.pair.base_text, found) for item in items.values()],
         [
-            vocabulary.insert(text, {**found, **asked[number]})
-            for text, number in zip(base, first.values(), strict=True)
+            vocabulary.insert(item.pair.base_text, {**found, **dict(zip(places, phrases, strict=True))})
+            for (_, phrases), item in items.items()
         ],
         generator,
     )
-    latents = dict(zip(first, new, strict=True))
-    return [
-        replace(
-            sketch, item=replace(sketch.item, latents=latents.get((number % count, drawn[number]), sketch.item.latents))
-        )
-        for number, sketch in enumerate(plan)
-    ]
+    changed = {edit: replace(items[edit], latents=latents) for edit, latents in zip(items, new, strict=True)}
+    return [replace(sketch, item=changed.get(edit, sketch.item)) for edit, sketch in zip(edits, plan, strict=True)]

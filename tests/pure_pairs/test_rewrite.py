@@ -2,11 +2,11 @@ import pytest
 import torch
 
 from spf_lite.data.texts import encode_texts
-from spf_lite.method.paths import reference_predictions
+from spf_lite.method.paths import CHUNK, reference_predictions
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import add_noise, predicted_latents
 from spf_lite.pure_pairs import rewrite as module
-from spf_lite.pure_pairs.rewrite import CHUNK, GUIDANCE, STEPS, TIMES, rewrite
+from spf_lite.pure_pairs.rewrite import GUIDANCE, STEPS, TIMES, rewrite
 
 from ..method.conftest import train
 
