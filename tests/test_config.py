@@ -72,6 +72,8 @@ def test_options_are_changed_by_texts_of_their_own_type() -> None:
         ("gradient_checkpointing=1", "cannot set 'gradient_checkpointing=1': expected true or false"),
         ("rank=0", "rank=0: expected 1 or more"),
         ("control.smoothing=2", "smoothing=2: expected an odd number"),
+        ("rewrite_limit=-1", "rewrite_limit=-1.0: expected 0 or more"),
+        ("rewrite_limit=0.25", "rewrite_limit needs pure_pairs and map_source=surprise"),
     ],
 )
 def test_a_bad_change_is_named(change: str, message: str) -> None:
