@@ -23,20 +23,21 @@ help: ## show this list
 
 install: $(STAMP) ## set up .venv (the other targets do this by themselves)
 
+# --no-compile: Python compiles what is imported, when it is. Most of the 16,000 files never are.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 14))' || { \
 	  echo "SPF-Lite needs Python 3.11, 3.12 or 3.13, and '$(PYTHON)' is not one of them." >&2; \
 	  echo "Name another one, for example: make $(or $(MAKECMDGOALS),book) PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(if $(TORCH_INDEX),$(PIP) install --constraint constraints.txt --index-url $(TORCH_INDEX) torch)
-	$(PIP) install --constraint constraints.txt --editable '.[book,test]'
+	$(if $(TORCH_INDEX),$(PIP) install --constraint constraints.txt --index-url $(TORCH_INDEX) --no-compile torch)
+	$(PIP) install --no-compile --constraint constraints.txt --editable '.[book,test]'
 	@touch $@
 
 book: $(STAMP) ## execute and render the book: _build/html/index.html
 	$(BIN)/jupyter-book build book/ --config _config.yml --path-output . -W --keep-going
 	@echo "Open _build/html/index.html in a browser, or run 'make serve'."
 
-test: lint ## lint, type checks, every chapter and every test
+test: $(STAMP) ## lint, type checks, every chapter and every test
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env book tests
 
 lint: $(STAMP) ## ruff, mypy, and the layers of the library

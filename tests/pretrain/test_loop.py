@@ -1,7 +1,6 @@
 import json
 import os
-import subprocess
-import sys
+import socket
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -9,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from spf_lite.pretrain import loop
-from spf_lite.pretrain.loop import Schedule, fit
+from spf_lite.pretrain.loop import Schedule, fit, process_state
+from tests.processes import ended_well, one_of, started
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -183,30 +182,23 @@ def test_a_checkpoint_of_another_format_is_refused_and_kept(tmp_path: Path) -> N
     assert (tmp_path / "line.pt").read_bytes() == before
 
 
-#: One process of two: each has its own inputs and half of the batch, and keeps the weights that it ends with.
-ONE_OF_TWO = """
-import sys
-from pathlib import Path
-import torch
-from tests.pretrain.test_loop import Line, schedule, step
-from spf_lite.pretrain.loop import fit, process_state
-folder, state = Path(sys.argv[1]), process_state()
-model = Line()
-model.unused = torch.nn.Parameter(torch.ones(2))  # as the encoder of an AutoencoderTiny
-model = fit("line", model, step, schedule(20), folder)
-torch.save(model.weight.detach(), folder / f"weight-{state.process_index}.pt")
-assert state.num_processes == 2
-"""
+def one_of_two(rank: int, port: int, folder: Path) -> None:
+    """A process has its own inputs and half of the batch, and keeps the weights that it ends with."""
+    os.environ |= one_of(2, rank, port)
+    model = Line()
+    model.unused = nn.Parameter(torch.ones(2))  # as the encoder of an AutoencoderTiny
+    fit("line", model, step, schedule(20), folder)
+    torch.save(model.weight.detach(), folder / f"weight-{process_state().process_index}.pt")
+    assert process_state().num_processes == 2
 
 
 def test_two_processes_learn_from_the_mean_of_their_gradients(tmp_path: Path) -> None:
-    program = tmp_path / "one_of_two.py"
-    program.write_text(ONE_OF_TWO)
-    root = str(Path(loop.__file__).parents[2])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program), str(tmp_path)]
-    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    said = tmp_path / "said"
+    for process in [started(one_of_two, rank, port, tmp_path, output=said) for rank in (0, 1)]:
+        ended_well(process, said)
     first, second = (torch.load(tmp_path / f"weight-{rank}.pt") for rank in (0, 1))
     assert torch.equal(first, second)
     assert len((tmp_path / "line.jsonl").read_text().splitlines()) == 2, "only one of them writes the log"

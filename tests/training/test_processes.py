@@ -13,6 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from spf_lite.models.adapters.lora import ADAPTER_FILE
+from tests.processes import command, ended_well
 
 #: Ten in a thorough run: SPF_LITE_KILLS=10.
 KILLS = int(os.environ.get("SPF_LITE_KILLS", 1))
@@ -27,13 +28,9 @@ CHANGES = {
 }
 
 
-def command(toy: Path, custom: Path, output: Path, **changes: object) -> list[str]:
-    options = [f"--set={name}={value}" for name, value in {**CHANGES, **changes}.items()]
-    return ["-m", "spf_lite.cli", "train", str(custom), str(output), "--model", str(toy), *options]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+def options(toy: Path, custom: Path, output: Path, **changes: object) -> list[str]:
+    settings = [f"--set={name}={value}" for name, value in {**CHANGES, **changes}.items()]
+    return ["train", str(custom), str(output), "--model", str(toy), *settings]
 
 
 def weights_of(output: Path) -> dict[str, list[float]]:
@@ -48,32 +45,30 @@ def history(output: Path) -> list[dict[str, float]]:
 def test_killed_at_random_moments_the_run_ends_with_the_same_weights(
     toy_folders: dict[str, Path], custom_folder: Path, tmp_path: Path
 ) -> None:
-    toy = toy_folders["v_prediction"]
+    toy, said = toy_folders["v_prediction"], tmp_path / "said"
     began = time.monotonic()
-    whole = [sys.executable, *command(toy, custom_folder, tmp_path / "whole")]
-    subprocess.run(whole, env=environment(), check=True, capture_output=True)
+    ended_well(command(options(toy, custom_folder, tmp_path / "whole"), said), said)
     duration = time.monotonic() - began
     rng = random.Random(0)
     killed = 0
-    resume = [sys.executable, *command(toy, custom_folder, tmp_path / "parts"), "--resume"]
+    resume = [*options(toy, custom_folder, tmp_path / "parts"), "--resume"]
     for _ in range(20 * KILLS):
         if killed == KILLS:
             break
-        process = subprocess.Popen(resume, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = command(resume, said)
         log = tmp_path / "parts" / "log.jsonl"
         steps = len(log.read_text().splitlines()) if log.exists() else 0
-        # Starting up takes most of a short run: wait for it to train, then let it live a little.
-        while process.poll() is None and (not log.exists() or len(log.read_text().splitlines()) <= steps):
+        # Wait for it to train, then let it live a little.
+        while process.is_alive() and (not log.exists() or len(log.read_text().splitlines()) <= steps):
             time.sleep(0.005)
         time.sleep(rng.random() * 0.2 * duration / KILLS)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            killed += 1
-        process.wait()
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
         if (tmp_path / "parts" / "adapter").exists():
             break
-    assert killed >= 1
-    subprocess.run(resume, env=environment(), check=True, capture_output=True)
+    assert killed >= 1, said.read_text()
+    ended_well(command(resume, said), said)
     assert weights_of(tmp_path / "parts") == weights_of(tmp_path / "whole"), "to the last bit"
     assert [line["loss"] for line in history(tmp_path / "parts")] == [
         line["loss"] for line in history(tmp_path / "whole")
@@ -84,14 +79,15 @@ def test_two_processes_have_the_losses_of_one(
     toy_folders: dict[str, Path], custom_folder: Path, tmp_path: Path
 ) -> None:
     changes = {"stage1_steps": 10, "stage2_steps": 10}
-    toy = toy_folders["v_prediction"]
-    alone = [sys.executable, *command(toy, custom_folder, tmp_path / "one", **changes)]
+    toy, said = toy_folders["v_prediction"], tmp_path / "said"
+    alone = command(options(toy, custom_folder, tmp_path / "one", **changes), said)
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
-    launch += ["--mixed_precision=no", "--dynamo_backend=no", "--num_cpu_threads_per_process=1"]
-    together = [*launch, *command(toy, custom_folder, tmp_path / "two", **changes)]
-    for arguments in (alone, together):
-        done = subprocess.run(arguments, env=environment(), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
+    launch += ["--mixed_precision=no", "--dynamo_backend=no", "--num_cpu_threads_per_process=1", "-m", "spf_lite.cli"]
+    together = [*launch, *options(toy, custom_folder, tmp_path / "two", **changes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(together, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    ended_well(alone, said)
     one, two = (history(tmp_path / name) for name in ("one", "two"))
     assert len(one) == len(two) == 20, "only one process writes"
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=1e-5)

@@ -1,0 +1,58 @@
+"""Processes of their own that start in a fraction of a second.
+
+What the library imports takes a new interpreter ten seconds. A fork server imports it once for all tests of a process;
+each child is a fork of it, with its own memory, which a signal may kill.
+"""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from spf_lite.cli import main
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["spf_lite.training.trainer", "spf_lite.cli.commands", "spf_lite.pretrain.loop"])
+
+
+def started(function: Callable[..., None], *arguments: object, output: Path) -> BaseProcess:
+    """A child that calls a function of a module.
+
+    Args:
+        function: what ends normally has exit status 0.
+        arguments: they are pickled.
+        output: gets what the child writes on both standard streams.
+    """
+    process = _FORKS.Process(target=_redirected, args=(output, function, *arguments))
+    process.start()
+    return process
+
+
+def command(arguments: Sequence[str], output: Path) -> BaseProcess:
+    """A child that runs ``spf-lite`` with these arguments."""
+    return started(_command, list(arguments), output=output)
+
+
+def ended_well(process: BaseProcess, output: Path, timeout: float = 300.0) -> None:
+    """Wait for a child, and fail with what it wrote if it failed."""
+    process.join(timeout)
+    assert process.exitcode == 0, f"exit status {process.exitcode}: {output.read_text()[-3000:]}"
+
+
+def _command(arguments: Sequence[str]) -> None:
+    sys.exit(main(arguments))
+
+
+def _redirected(output: Path, function: Callable[..., None], *arguments: object) -> None:
+    with output.open("a") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    function(*arguments)
+
+
+def one_of(count: int, rank: int, port: int) -> Mapping[str, str]:
+    """The environment that launchers give to one of several processes on this machine."""
+    whole = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "localhost"}
+    return {**whole, "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
