@@ -104,11 +104,11 @@ function render({ model, el }) {
     afterTag.textContent = labels()[method];
     prompt.textContent = `“${item.prompt}”`;
     const found = item.changes[method];
-    changes.hidden = found === undefined;
-    changes.replaceChildren(
-      make("strong", {}, found?.length ? "Unrelated changes: " : "No unrelated change."),
-      found?.join(", ") ?? "",
-    );
+    const shown = item.shows[method];
+    changes.hidden = found === undefined && shown === undefined;
+    const presence = shown === undefined ? "" : shown ? `Shows ${item.target}. ` : `Does not show ${item.target}. `;
+    const changed = found === undefined ? "" : found.length ? "Unrelated changes: " : "No unrelated change.";
+    changes.replaceChildren(make("strong", {}, presence + changed), found?.join(", ") ?? "");
     showPosition();
     showVeil();
   }

@@ -19,7 +19,7 @@ from spf_lite.widgets.base import PicturedWidget, among, es_module
 from spf_lite.widgets.image_encoding import data_uri, decode, side_by_side
 
 #: Labels of the usual methods; other names are their own labels.
-LABELS = {"naive": "naive fine-tuning", "spf": "dual path"}
+LABELS = {"naive": "naive fine-tuning", "spf": "dual path", "pure-pairs": "pure pairs"}
 _KEYS = {"target", "seed", "prompt", "images"}
 
 
@@ -29,7 +29,8 @@ class BeforeAfter(PicturedWidget):
     Args:
         items: one dictionary for each pair of target and seed, with ``target`` (str), ``seed`` (int), ``prompt`` (the
             complete text), ``images`` (a picture named ``base`` and one for each method, all of one size) and, where
-            known, ``changes`` (for each method the unrelated changes, such as "background gray → yellow").
+            known, ``changes`` (for each method the unrelated changes, such as "background gray → yellow") and ``shows``
+            (for each method whether the target is there).
         labels: of methods, in addition to :data:`LABELS`.
         before: label of the ``base`` picture.
         position: of the divider, in percent of the width from the left.
@@ -135,15 +136,16 @@ def _check(items: Sequence[Mapping[str, Any]]) -> None:
             )
         if len(sizes := {image.size for image in images.values()}) > 1:
             raise ValueError(f"{where}: pictures must have one size, and have {sorted(sizes)}")
-        if unknown := sorted(set(item.get("changes", {})) - set(images)):
-            raise ValueError(f"{where}: changes names {', '.join(unknown)}, of which there is no picture")
-        if (key := (item["target"], item["seed"])) in seen:
-            raise ValueError(f"{where} repeats target {key[0]!r} with seed {key[1]}")
-        seen.add(key)
+        for key in ("changes", "shows"):
+            if unknown := sorted(set(item.get(key, {})) - set(images)):
+                raise ValueError(f"{where}: {key} names {', '.join(unknown)}, of which there is no picture")
+        if (pair := (item["target"], item["seed"])) in seen:
+            raise ValueError(f"{where} repeats target {pair[0]!r} with seed {pair[1]}")
+        seen.add(pair)
 
 
 def _packed(item: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Any]:
-    changes = item.get("changes", {})
+    changes, shows = item.get("changes", {}), item.get("shows", {})
     return {
         "target": str(item["target"]),
         "seed": int(item["seed"]),
@@ -151,4 +153,5 @@ def _packed(item: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Any]:
         "images": {name: data_uri(item["images"][name]) for name in ("base", *methods)},
         # No entry: the changes of this method are unknown. An empty list: nothing changed.
         "changes": {name: [str(change) for change in changes[name]] for name in methods if name in changes},
+        "shows": {name: bool(shows[name]) for name in methods if name in shows},
     }

@@ -163,3 +163,17 @@ def test_a_kernel_and_the_view_follow_each_other(live: Live) -> None:
 
     page.evaluate("stop()")
     assert page.evaluate("model.heard()") == 0
+
+
+def test_the_caption_says_whether_the_target_is_there_where_that_is_known(live: Live) -> None:
+    picture = Image.new("RGB", (8, 8))
+    images = {"base": picture, "naive": picture, "spf": picture, "other": picture}
+    item = {"target": "a hat", "seed": 1, "prompt": "a hat", "images": images}
+    item |= {"shows": {"naive": True, "spf": False}, "changes": {"spf": [], "other": ["skin tan → pale"]}}
+    page = live(BeforeAfter([item]))
+    caption = page.locator(".spf-changes")
+    expect(caption).to_have_text("Shows a hat.")
+    page.evaluate("model.set('method', 'spf')")
+    expect(caption).to_have_text("Does not show a hat. No unrelated change.")
+    page.evaluate("model.set('method', 'other')")
+    expect(caption).to_have_text("Unrelated changes: skin tan → pale")

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import traitlets
 from PIL import Image
@@ -88,12 +89,18 @@ def _image(size: int) -> Image.Image:
         ),
         ([_item(images={"base": _image(8), "naive": _image(8), "spf": _image(9)})], "pictures must have one size"),
         ([_item(changes={"lora": []})], "changes names lora"),
+        ([_item(shows={"lora": True})], "shows names lora"),
         ([_item(), _item()], "repeats target 'sunglasses' with seed 0"),
     ],
 )
 def test_bad_items_are_refused_with_their_place(items: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BeforeAfter(items)
+
+
+def test_whether_the_target_is_there_is_sent_where_it_is_known() -> None:
+    items = BeforeAfter([_item(shows={"spf": np.bool_(False)}), _item(seed=1)]).items
+    assert [item["shows"] for item in items] == [{"spf": False}, {}]
 
 
 def test_unknown_changes_are_kept_apart_from_none() -> None:
