@@ -164,6 +164,11 @@ def recipe(name: str, seed: int = 0) -> TrainConfig:
     return replace(RECIPES[known], seed=seed).changed(changes)
 
 
+def recipe_name(config: TrainConfig) -> str | None:
+    """The name of the recipe that has this configuration, with whatever seed; None if no recipe has."""
+    return next((name for name, known in RECIPES.items() if replace(known, seed=config.seed) == config), None)
+
+
 def slug(name: str) -> str:
     """A recipe's name as part of a path: ``spf,weight_enhancement=3`` is ``spf-weight-enhancement-3``."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", name)

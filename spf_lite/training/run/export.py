@@ -16,6 +16,7 @@ from spf_lite.data.custom_set import CustomSet
 from spf_lite.files import read_text, write_files
 from spf_lite.models.adapters.lora import ADAPTER_FILE
 from spf_lite.training.loss_meter import check_finite
+from spf_lite.training.recipes import recipe_name
 
 CARD, CONFIG, MEASURES = "README.md", "config.json", "measures.json"
 
@@ -104,6 +105,9 @@ def _safetensors(folder: Path, layers: dict[str, Tensor]) -> bytes:
 def _card(config: TrainConfig, custom_set: CustomSet, base_model: str) -> str:
     weights = ", ".join(f"{name} {config.weight(name):g}" for name in WEIGHTS if config.weight(name))
     stage2 = f"{config.stage2_steps} dual-path steps ({weights}; map: {config.map_source})"
+    known = recipe_name(config)
+    named = f"- Recipe: `{known}` of `spf_lite.training.recipes`.\n" if known else ""
+    layers = "cross-attention" if config.layers == "cross-attention" else "cross-attention and ResNet convolutions"
     return f"""---
 library_name: diffusers
 tags: [stable-diffusion, text-to-image, lora, spf-portrait]
@@ -116,10 +120,10 @@ Teaches "{custom_set[0].target_text}" to `{base_model}`, trained with SPF-Lite, 
 
 ## Training
 
-- Data: {len(custom_set)} portraits, SHA-256 of texts and pictures `{custom_set.digest}`.
+{named}- Data: {len(custom_set)} portraits, SHA-256 of texts and pictures `{custom_set.digest}`.
 - {config.stage1_steps} steps of ordinary fine-tuning, then {stage2 if config.stage2_steps else "nothing else"}.
 - Batches of {config.batch_size}, AdamW, learning rate {config.learning_rate:g} ({config.schedule}), seed {config.seed},
-  cross-attention only ({config.trainable}, rank {config.rank}). `{CONFIG}` has every option.
+  {layers} only ({config.trainable}, rank {config.rank}). `{CONFIG}` has every option.
 
 ## Limits
 

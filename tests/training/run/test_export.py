@@ -11,6 +11,7 @@ from spf_lite.data.custom_set import CustomSet
 from spf_lite.models.adapters.lora import ADAPTER_FILE, load_adapter
 from spf_lite.models.adapters.trainable import Lora
 from spf_lite.models.backbone import Backbone
+from spf_lite.training.recipes import recipe
 from spf_lite.training.run import export
 from spf_lite.training.run.export import add_measures, write_adapter
 
@@ -63,6 +64,19 @@ def test_the_card_says_what_it_is(layers: dict[str, torch.Tensor], custom_set: C
     naive = replace(CONFIG, stage2_steps=0)
     card = (write_adapter(tmp_path, layers, naive, custom_set, "somebody/model") / "README.md").read_text()
     assert "3 steps of ordinary fine-tuning, then nothing else." in card
+
+
+def test_the_card_names_the_recipe_and_the_layers(
+    layers: dict[str, torch.Tensor], custom_set: CustomSet, tmp_path: Path
+) -> None:
+    for config, said, layered in (
+        (recipe("spf", seed=3), "- Recipe: `spf` of `spf_lite.training.recipes`.", "  cross-attention only (lora"),
+        (recipe("pure-pairs"), "- Recipe: `pure-pairs` of", "  cross-attention and ResNet convolutions only (lora"),
+    ):
+        card = (write_adapter(tmp_path, layers, config, custom_set, "somebody/model") / "README.md").read_text()
+        assert said in card and layered in card
+    card = (write_adapter(tmp_path, layers, CONFIG, custom_set, "somebody/model") / "README.md").read_text()
+    assert "Recipe" not in card
 
 
 def test_no_folder_of_this_computer_gets_out(
