@@ -4,7 +4,7 @@ An open implementation of SPF-Portrait (arXiv 2504.00396). The main job::
 
     backbone = spf_lite.load("tiny")
     custom_set = spf_lite.CustomSet.load("data_samples/custom/sunglasses")
-    trainer = spf_lite.DualPathTrainer(backbone, custom_set, spf_lite.recipe("spf"), "runs/sunglasses")
+    trainer = spf_lite.DualPathTrainer(backbone, custom_set, spf_lite.recipe("pure-pairs"), "runs/sunglasses")
     trainer.fit()
     trainer.export("runs/sunglasses/adapter")
 """

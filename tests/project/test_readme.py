@@ -21,8 +21,16 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 COMMANDS = [line for language, block in BLOCKS if language == "sh" for line in block.splitlines() if line.strip()]
 SNIPPETS = [block for language, block in BLOCKS if language == "python"]
-#: The whole recipe takes minutes: where the tests run a snippet, it has a few steps.
-SHORT = replace(RECIPES["spf"], stage1_steps=2, stage2_steps=2, reference_portraits=2, map_draws=1, scale_terms=False)
+#: The whole recipe takes minutes: where the tests run a snippet, it has a few steps and paints no portraits.
+SHORT = replace(
+    RECIPES["pure-pairs"],
+    stage2_steps=2,
+    reference_portraits=2,
+    pure_pairs=0,
+    rewrite_limit=0.0,
+    fill_captions=False,
+    map_source="none",
+)
 
 
 def test_there_is_something_to_check() -> None:
@@ -50,7 +58,7 @@ def test_commands_exist(command: str, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_snippets_run(snippet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data_samples").symlink_to(ROOT / "data_samples")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(RECIPES, "spf", SHORT)
+    monkeypatch.setitem(RECIPES, "pure-pairs", SHORT)
     exec(compile(snippet, "README.md", "exec"), {"__name__": "__main__"})
 
 
