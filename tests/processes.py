@@ -36,9 +36,11 @@ def command(arguments: Sequence[str], output: Path) -> BaseProcess:
 
 
 def ended_well(process: BaseProcess, output: Path, timeout: float = 300.0) -> None:
-    """Wait for a child, and fail with what it wrote if it failed."""
+    """Wait for a child, and fail with what it wrote if it failed. One that has not ended by then is killed."""
     process.join(timeout)
-    assert process.exitcode == 0, f"exit status {process.exitcode}: {output.read_text()[-3000:]}"
+    status = process.exitcode
+    process.kill()
+    assert status == 0, f"exit status {status}: {output.read_text()[-3000:]}"
 
 
 def _command(arguments: Sequence[str]) -> None:

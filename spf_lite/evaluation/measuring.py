@@ -27,6 +27,8 @@ from spf_lite.tiny_world.rendering import PARTS, counterfactual, true_region
 #: The text forms, and the captions (:data:`spf_lite.tiny_world.custom_sets.CAPTIONS`) that name the same attributes.
 #: Full texts name every attribute; short ones leave out the spurious attributes, as silent captions do.
 FORMS = {"full": "named", "short": "silent"}
+#: Of the initial noise of the first person; each further one has the next.
+FIRST_SEED = 1000
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def sample_evaluation_set(
     leave_out = unnamed_attributes(target, FORMS[form])
     base_texts = [describe(person, leave_out) for person in people]
     complete_texts = [complete(person.with_targets(target), leave_out) for person in people]
-    seeds = list(range(1000, 1000 + prompts))
+    seeds = list(range(FIRST_SEED, FIRST_SEED + prompts))
     with backbone.reference():
         base_portraits = sample(backbone, base_texts, seeds=seeds, steps=steps)
     return EvaluationSet(target, people, base_texts, complete_texts, seeds, base_portraits, form)

@@ -64,3 +64,8 @@ def unrelated_changes(
         name: [flips(old, new, target) for old, new in zip(read["base"], row, strict=True)]
         for name, row in read.items()
     }
+
+
+def in_words(changes: Mapping[str, tuple[str, str]]) -> list[str]:
+    """The changes of one portrait, such as "background gray → yellow"."""
+    return [f"{name.replace('_', ' ')} {old} → {new}" for name, (old, new) in changes.items()]
