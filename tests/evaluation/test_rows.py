@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,9 +174,27 @@ def test_reading_rows_needs_no_renderer_and_no_model() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("target", sorted(path.name for path in (DATA_SAMPLES / "results").iterdir() if path.is_dir()))
-def test_the_measures_of_shipped_rows_agree_with_each_other(target: str) -> None:
-    paths = sorted((DATA_SAMPLES / "results" / target).glob(f"*/{ROW_FILE}"))
+#: Folders of shipped rows, and what draw the custom set of a row in them is, by the row's seed.
+FOLDERS: dict[str, Callable[[int], int | None]] = {"results": lambda seed: None, "drawn-results": lambda seed: seed}
+OF_TARGETS = pytest.mark.parametrize(
+    "folder",
+    sorted(path for name in FOLDERS for path in (DATA_SAMPLES / name).glob("*") if path.is_dir()),
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
+
+
+@OF_TARGETS
+def test_a_shipped_row_lies_where_its_set_method_and_seed_say(folder: Path) -> None:
+    for path in folder.glob("*"):
+        row = Row.from_json((path / ROW_FILE).read_text(encoding="utf-8"))
+        assert run_folder(folder.parent, row.target, row.method, row.seed) == path
+        assert row.confounders == FOLDERS[folder.parent.name](row.seed), path
+        assert row.report.target == folder.name
+
+
+@OF_TARGETS
+def test_the_measures_of_shipped_rows_agree_with_each_other(folder: Path) -> None:
+    target, paths = folder.name, sorted(folder.glob(f"*/{ROW_FILE}"))
     assert paths
     for path in paths:
         report = Row.from_json(path.read_text(encoding="utf-8")).report
