@@ -17,6 +17,8 @@ from accelerate.state import AcceleratorState
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from playwright.sync_api import Browser, sync_playwright
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling, Scheduling
 
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.evaluation.judge import Judge, JudgeNet
@@ -26,6 +28,17 @@ from spf_lite.pretrain.text import build_tokenizer
 from spf_lite.tiny_world.custom_sets import write_custom_set
 from spf_lite.tiny_world.portraits import Portrait
 from spf_lite.tiny_world.rendering import render
+
+
+class OneFolder(LoadFileScheduling):
+    """One file is tested by one process, and so are all files that share the small book: it is built only once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/browser" if nodeid.startswith("tests/browser/") else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    return OneFolder(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session", autouse=True)
