@@ -17,8 +17,8 @@ from accelerate.state import AcceleratorState
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from playwright.sync_api import Browser, sync_playwright
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
-from xdist.remote import Producer
-from xdist.scheduler import LoadFileScheduling, Scheduling
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import LoadFileScheduling, Scheduling  # type: ignore[import-untyped]
 
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.evaluation.judge import Judge, JudgeNet
