@@ -1,6 +1,6 @@
 """The command line. Everything it does is a function of the library.
 
-``spf-lite render | custom | pretrain | check | train | sample | compare | paint | measure | cost``
+``spf-lite render | custom | pretrain | check | train | sample | compare | paint | combine | parts | measure | cost``
 """
 
 from __future__ import annotations

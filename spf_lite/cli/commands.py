@@ -115,6 +115,8 @@ def train(options: Namespace) -> int:
         config,
         options.output,
         initial_adapter=options.from_adapter,
+        after=options.after,
+        continued=options.continued,
     )
     trainer.fit(resume=options.resume, overwrite=options.overwrite, extend=options.extend)
     trainer.export(options.output / "adapter")
@@ -126,12 +128,12 @@ def train(options: Namespace) -> int:
 
 def sample(options: Namespace) -> int:
     import spf_lite
-    from spf_lite.models.adapters.lora import load_adapter
+    from spf_lite.models.adapters.stack import load_stack
     from spf_lite.models.sampling import sample
 
     backbone = spf_lite.load(options.model)
     if options.adapter:
-        load_adapter(backbone.pipe, options.adapter, options.strength)
+        load_stack(backbone, options.adapter, options.strength)
     images = sample(
         backbone,
         [options.prompt] * len(options.seeds),
@@ -140,6 +142,30 @@ def sample(options: Namespace) -> int:
         guidance_scale=options.guidance_scale,
     )
     _save(contact_sheet(images, len(images)), options.output)
+    return 0
+
+
+def combine(options: Namespace) -> int:
+    import spf_lite
+    from spf_lite.models.adapters.combined_file import write_combined
+
+    unet = spf_lite.load(options.model).pipe.unet
+    parts = write_combined(options.output, options.adapters, unet, options.strengths, options.without)
+    for part in parts:
+        logger.info("%s, strength %g, rank %d", part.name, part.strength, max(part.ranks))
+    logger.info("wrote %s", options.output)
+    return 0
+
+
+def parts(options: Namespace) -> int:
+    import spf_lite
+    from spf_lite.models.adapters.combined_file import parts_of
+    from spf_lite.models.adapters.lora_file import read_lora
+
+    unet = spf_lite.load(options.model).pipe.unet
+    for path in options.adapters:
+        for part in parts_of(path, read_lora(path, unet)):
+            logger.info("%s: %s, strength %g, rank %d", path, part.name, part.strength, max(part.ranks))
     return 0
 
 

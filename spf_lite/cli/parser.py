@@ -81,6 +81,17 @@ def build_parser() -> argparse.ArgumentParser:
     again.add_argument("--overwrite", action="store_true", help="replace the run in the output folder by a new one")
     train.add_argument("--from-adapter", type=kinds.input_path, help="a LoRA to start from: folder or file")
     train.add_argument(
+        "--after",
+        metavar="ADAPTER",
+        type=kinds.input_path,
+        action="append",
+        default=[],
+        help="a LoRA that was learned before, may be given again: the reference has its attribute, too",
+    )
+    train.add_argument(
+        "--continued", action="store_true", help="train on with the factors of --after, which then hold everything"
+    )
+    train.add_argument(
         "--set",
         dest="changes",
         metavar="NAME=VALUE",
@@ -94,8 +105,16 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("prompt")
     sample.add_argument("output", type=kinds.picture_file, help="PNG file: one portrait a seed, side by side")
     sample.add_argument("--model", default="tiny")
-    sample.add_argument("--adapter", type=kinds.input_path, help="folder or file of a LoRA")
-    sample.add_argument("--strength", type=kinds.finite, default=1.0, help="of the adapter; 0 is the base model")
+    sample.add_argument(
+        "--adapter",
+        type=kinds.input_path,
+        action="append",
+        default=[],
+        help="folder or file of a LoRA, may be given again: they add up",
+    )
+    sample.add_argument(
+        "--strength", type=kinds.finite, action="append", help="of each adapter in turn; default: 1; 0 is without it"
+    )
     sample.add_argument("--seeds", type=kinds.seed, nargs="+", default=[0, 1, 2, 3])
     sample.add_argument("--steps", type=kinds.at_least(1), default=25)
     sample.add_argument("--guidance-scale", type=kinds.finite, help="default: what suits the model")
@@ -124,6 +143,19 @@ def build_parser() -> argparse.ArgumentParser:
     paint.add_argument("adapters", type=kinds.input_path, nargs="+", help="folders or files of LoRAs")
     paint.add_argument("--people", type=kinds.at_least(1), default=5)
     paint.add_argument("--strength", type=kinds.finite, default=1.0, help="of the adapter; 0 is the base model")
+
+    combine = commands.add_parser("combine", help="write several LoRAs as one file, or leave parts of one out")
+    combine.set_defaults(run=run.combine)
+    combine.add_argument("output", type=kinds.output_folder, help="folder of the combined adapter")
+    combine.add_argument("adapters", type=kinds.input_path, nargs="+", help="folders or files of LoRAs")
+    combine.add_argument("--strengths", type=kinds.finite, nargs="+", help="one for each adapter; default: 1")
+    combine.add_argument("--without", metavar="NAME", nargs="+", default=[], help="leave these parts out")
+    combine.add_argument("--model", default="tiny", help="that the adapters are for")
+
+    parts = commands.add_parser("parts", help="what LoRA files hold: name, strength and rank of each part")
+    parts.set_defaults(run=run.parts)
+    parts.add_argument("adapters", type=kinds.input_path, nargs="+", help="folders or files of LoRAs")
+    parts.add_argument("--model", default="tiny", help="that the adapters are for")
 
     measure = commands.add_parser("measure", help="measure an adapter on a target of the tiny world")
     measure.set_defaults(run=run.measure)

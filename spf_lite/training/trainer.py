@@ -23,18 +23,17 @@ from spf_lite.data.batch import Item
 from spf_lite.data.custom_set import CustomSet, CustomSetError
 from spf_lite.data.encoding import custom_items
 from spf_lite.method.control_map import ControlMap
-from spf_lite.models.adapters.trainable import make_trainable
 from spf_lite.models.backbone import Backbone
 from spf_lite.training.loss_meter import check_finite
 from spf_lite.training.optimisation import Optimisation
 from spf_lite.training.passes import Passes
 from spf_lite.training.run.checkpoint import RunFolder, RunFolderError
 from spf_lite.training.run.export import write_adapter
-from spf_lite.training.run.fingerprint import backbone_digest, digest_of
 from spf_lite.training.run.identity import RunIdentity
 from spf_lite.training.run.interrupts import interrupt_afterwards
 from spf_lite.training.schedule import accelerator_for
 from spf_lite.training.stage2 import Stage2, checked_reference_texts, in_text_forms, prepared, restored
+from spf_lite.training.start import start
 from spf_lite.training.step import OnStep, TrainResult, training_step
 
 logger = logging.getLogger(__name__)
@@ -51,13 +50,15 @@ class DualPathTrainer:
         reference_texts: base texts (or pairs of base text and the phrase that the target replaces) for which the
             reference path samples its portraits; default: the set's own references, or else its base texts.
         accelerator: of processes, device and precision; default: one that fits backbone and configuration.
-        initial_adapter: a LoRA in diffusers' format, of the configuration's rank, to start from; default: low-rank
-            factors that change nothing yet.
+        initial_adapter: a LoRA to start from, which the reference is without; default: low-rank factors that change
+            nothing yet.
+        after: LoRAs that were learned before: the reference is the model *with* them (:mod:`spf_lite.training.start`).
+        continued: train on with the factors of ``after``, instead of with new ones on top of them.
 
     Raises:
         PromptError: if a text of the set or a reference text does not fit the model.
         CustomSetError: if the configuration asks for masks and the set has none.
-        BackboneError: if the initial adapter does not fit.
+        BackboneError: if an adapter does not fit.
         ValueError: if the batch cannot be shared out between the processes and their parts, or the model has weights of
             16 bits and the configuration computes in 32.
         OSError: if the output folder cannot be written or has no room, before any training.
@@ -72,6 +73,8 @@ class DualPathTrainer:
         reference_texts: Sequence[tuple[str, str | None]] | None = None,
         accelerator: Accelerator | None = None,
         initial_adapter: str | Path | None = None,
+        after: Sequence[str | Path] = (),
+        continued: bool = False,
     ) -> None:
         self.backbone, self.config, self.custom_set = backbone, config, custom_set
         unet = backbone.pipe.unet
@@ -83,18 +86,17 @@ class DualPathTrainer:
         self.num_train_timesteps = int(backbone.pipe.scheduler.config.num_train_timesteps)
         custom = custom_items(backbone, custom_set, enhance=config.weight_enhancement > 0)
         self.stage2 = Stage2(in_text_forms(backbone, custom, config))
-        model = "" if output_dir is None else backbone_digest(backbone, enhance=config.weight_enhancement > 0)
-        kind, rank, steps = config.trainable, config.rank, config.steps
-        self.trained = make_trainable(kind, unet, rank, config.seed, steps, initial_adapter, config.layers)
-        started = None if initial_adapter is None else digest_of(self.trained.state().items())
-        backbone.trainable, self.parameters = self.trained, self.trained.parameters
+        begun = start(backbone, config, initial_adapter, after, continued, digest=output_dir is not None)
+        self.trained = backbone.trainable = begun.trained
+        self.parameters, self.earlier, self.continued = self.trained.parameters, begun.earlier, continued
         if config.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
             unet.train()  # without dropout that changes nothing else
         self.optimisation = Optimisation(self.trained, config, self.accelerator)
         self.folder = None
         if output_dir is not None:
-            identity = RunIdentity.of(config, custom_set, self.reference_texts, model, started, unet.dtype)
+            known = (begun.reference, begun.initial, unet.dtype)
+            identity = RunIdentity.of(config, custom_set, self.reference_texts, *known)
             # Weights, both of Adam's moments, and for PureCC the extractor: four times the parameters at most.
             room = 4 * sum(parameter.numel() * parameter.element_size() for parameter in self.parameters)
             self.folder = RunFolder(output_dir, identity, room, writes=self.accelerator.is_main_process)
@@ -163,7 +165,8 @@ class DualPathTrainer:
             OSError: if the folder cannot be written; an adapter that was there is as it was.
         """
         if self.accelerator.is_main_process:
-            write_adapter(folder, self.trained.lora_layers(), self.config, self.custom_set, self.backbone.spec.source)
+            layers, source = self.trained.lora_layers(), self.backbone.spec.source
+            write_adapter(folder, layers, self.config, self.custom_set, source, self.earlier, self.continued)
         self.accelerator.wait_for_everyone()
         return Path(folder)
 

@@ -303,6 +303,59 @@ def test_a_lora_file_at_any_strength(model: str, custom_folder: Path, short_reci
     assert len({seen[name] for name in ("base", "whole", "twice")}) == 3
 
 
+def test_one_attribute_after_another(
+    model: str, custom_folder: Path, short_recipes: None, tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    """Learned one on top of the other, written as one file, listed, and taken out again."""
+    train = ("train", custom_folder, "--model", model, "--method", "naive")
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    assert run(*train[:2], first, *train[2:]) == 0
+    assert run(*train[:2], second, *train[2:], "--after", first / "adapter") == 0
+    before = ("--after", first / "adapter", "--after", second / "adapter")
+    assert run(*train[:2], third, *train[2:], *before, "--continued", "--set", "rank=4") == 0
+    assert run("combine", tmp_path / "both", first / "adapter", second / "adapter", "--model", model) == 0
+    assert run("combine", tmp_path / "one", tmp_path / "both", "--without", "second", "--model", model) == 0
+    logged.clear()
+    assert run("parts", tmp_path / "both", tmp_path / "one", third / "adapter", "--model", model) == 0
+    said = [record.message.split(": ")[1] for record in logged.records]
+    assert said == [
+        "first, strength 1, rank 2",
+        "second, strength 1, rank 2",
+        "first, strength 1, rank 2",
+        "third, strength 1, rank 4",
+    ]
+    seen = {}
+    for name, options in {
+        "both": ("--adapter", tmp_path / "both"),
+        "each": ("--adapter", first / "adapter", "--adapter", second / "adapter"),
+        "half": ("--adapter", first / "adapter", "--strength", 1, "--adapter", second / "adapter", "--strength", 0.5),
+        "one": ("--adapter", tmp_path / "one"),
+        "first": ("--adapter", first / "adapter"),
+    }.items():
+        picture = tmp_path / f"{name}.png"
+        assert run("sample", "sunglasses", picture, "--model", model, "--steps", 2, "--seeds", 0, *options) == 0
+        seen[name] = picture.read_bytes()
+    assert seen["both"] == seen["each"] and seen["one"] == seen["first"]
+    assert len({seen[name] for name in ("both", "half", "first")}) == 3
+
+
+def test_adapters_that_cannot_be_combined(
+    model: str, custom_folder: Path, short_recipes: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", custom_folder, tmp_path / "hat", "--model", model, "--method", "naive") == 0
+    capsys.readouterr()
+    hat, out = tmp_path / "hat" / "adapter", tmp_path / "both"
+    assert "called hat: rename" in refused(capsys, "combine", out, hat, hat, "--model", model)
+    assert "no part nose: there are hat" in refused(capsys, "combine", out, hat, "--without", "nose", "--model", model)
+    assert "2 strengths for 1" in refused(capsys, "combine", out, hat, "--strengths", 1, 2, "--model", model)
+    picture = tmp_path / "x.png"
+    line = refused(capsys, "sample", "x", picture, "--adapter", hat, "--strength", 1, "--strength", 2, "--model", model)
+    assert "2 strengths for 1 adapters" in line
+    line = refused(capsys, "train", custom_folder, tmp_path / "run", "--model", model, "--continued")
+    assert "continued needs the adapters that training goes on with" in line
+    assert not out.exists() and not picture.exists()
+
+
 def test_train_takes_changes_to_the_recipe(
     model: str, custom_folder: Path, short_recipes: None, tmp_path: Path
 ) -> None:

@@ -165,7 +165,7 @@ def test_training_starts_from_an_adapter(run: Run, make: Make, tmp_path: Path) -
     make(tmp_path / "second", NAIVE, initial_adapter=tmp_path / "first" / "adapter" / ADAPTER_FILE).fit(resume=True)
     with pytest.raises(RunFolderError, match="initial_adapter"):
         make(tmp_path / "second", NAIVE).fit(resume=True)
-    with pytest.raises(BackboneError, match="a LoRA of rank 2 with rank 1: set rank=2"):
+    with pytest.raises(BackboneError, match="its rank is 2, and 1 is trained: set rank=2"):
         make(None, replace(NAIVE, rank=1), initial_adapter=tmp_path / "first" / "adapter")
     with pytest.raises(BackboneError, match="adalora cannot start from"):
         make(None, replace(NAIVE, trainable="adalora"), initial_adapter=tmp_path / "first" / "adapter")

@@ -5,7 +5,7 @@ In the book: :doc:`/04-lora`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
@@ -16,7 +16,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
 from peft.utils import set_peft_model_state_dict
 
-from spf_lite.models.adapters.lora_file import ADAPTER_FILE, read_lora
+from spf_lite.models.adapters.lora_file import ADAPTER_FILE, Factors, read_lora
 from spf_lite.models.compatibility import check_unet
 from spf_lite.models.errors import BackboneError
 
@@ -32,6 +32,7 @@ __all__ = [
     "check_no_adapter",
     "learned_parameters",
     "load_adapter",
+    "load_factors",
 ]
 
 #: The projections of cross-attention ("attn2" in diffusers' transformer blocks) that an adapter is put on.
@@ -125,11 +126,29 @@ def load_adapter(model: _HasPipe | StableDiffusionPipeline, path: str | Path, st
     """
     if not isfinite(strength):
         raise ValueError(f"strength={strength}: expected a finite number")
+    load_factors(model, lambda unet: read_lora(path, unet), strength)
+
+
+def load_factors(
+    model: _HasPipe | StableDiffusionPipeline,
+    read: Callable[[UNet2DConditionModel], Mapping[str, Factors]],
+    strength: float = 1.0,
+) -> None:
+    """Put a LoRA on the UNet, in the place of one that was loaded before.
+
+    Args:
+        model: a backbone, or its pipeline.
+        read: gives both factors by the layer's name, for the UNet as it is.
+        strength: factor of the change.
+
+    Raises:
+        BackboneError: if the UNet is in training.
+    """
     pipe = model if isinstance(model, StableDiffusionPipeline) else model.pipe
     unet = getattr(pipe.unet, "_orig_mod", pipe.unet)  # what torch.compile wraps
     if ADAPTER in getattr(unet, "peft_config", {}):
         raise BackboneError("the UNet carries the adapter of a training: load the backbone anew")
-    factors = read_lora(path, unet)
+    factors = read(unet)
     if getattr(unet, "peft_config", None):
         unet.unload_lora()
     ranks = {name: len(pair.down) for name, pair in factors.items()}

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.utils import convert_unet_state_dict_to_peft
+from diffusers.utils import convert_state_dict_to_diffusers, convert_unet_state_dict_to_peft
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from spf_lite.models.errors import BackboneError
@@ -59,7 +61,7 @@ def read_lora(path: str | Path, unet: UNet2DConditionModel) -> dict[str, Factors
         BackboneError: if there is no such file, it is incomplete, not in the safetensors format or of another kind than
             LoRA, or a key or shape of it has no counterpart in the UNet.
     """
-    file = _find(path)
+    file = find_adapter(path)
     state, alphas, metadata = _converted(file)
     text = sorted(key for key in state if key.startswith(_TEXT))
     own = {key: value for key, value in state.items() if not key.startswith(_TEXT)}
@@ -84,7 +86,31 @@ def read_lora(path: str | Path, unet: UNet2DConditionModel) -> dict[str, Factors
     return found
 
 
-def _find(path: str | Path) -> Path:
+def lora_bytes(layers: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """A LoRA file as diffusers writes it, as bytes: its own writer would leave half a file when it is interrupted.
+
+    Args:
+        layers: both factors of each layer, ``<layer>.lora_A.weight`` and ``<layer>.lora_B.weight``.
+        metadata: texts that stand in the file besides.
+    """
+    written: list[bytes] = []
+
+    def keep(tensors: dict[str, Tensor], path: str) -> None:
+        written.append(save(tensors, metadata={"format": "pt", **(metadata or {})}))
+
+    StableDiffusionPipeline.save_lora_weights(
+        Path(), unet_lora_layers=convert_state_dict_to_diffusers(dict(layers)), save_function=keep
+    )
+    (content,) = written
+    return content
+
+
+def find_adapter(path: str | Path) -> Path:
+    """The file of an adapter, given itself or its folder.
+
+    Raises:
+        BackboneError: if there is none, or it is not in the safetensors format.
+    """
     path = Path(path).expanduser()
     if path.is_dir() and not (path / ADAPTER_FILE).is_file():
         others = ", ".join(sorted(found.name for found in path.glob("*.safetensors")))

@@ -83,22 +83,31 @@ def _factors_to_start_from(
     if kind == "adalora":  # ranks are pruned by importances that start with the run
         raise BackboneError(f"adalora cannot start from {path}: train a lora, or the weights")
     factors = read_lora(path, unet)
+    check_fits(factors, rank if kind == "lora" else None, layers, f"cannot start from {path}")
+    return factors
+
+
+def check_fits(factors: Mapping[str, Factors], rank: int | None, layers: str, problem: str) -> None:
+    """Check that training can go on from the factors of a LoRA.
+
+    Args:
+        factors: by layer.
+        rank: of what is trained; None: of any.
+        layers: that are trained, one of :data:`spf_lite.config.LAYERS`.
+        problem: what the message of an error begins with.
+
+    Raises:
+        BackboneError: if they have a larger rank, or change other layers.
+    """
     others = [name for name in factors if not name.endswith(LORA_LAYERS[layers])]
     if others:
         trained = "cross-attention" if layers == "cross-attention" else "cross-attention and ResNet blocks"
         raise BackboneError(
-            f"cannot start from {path}: it changes {len(others)} layers besides {trained} ({others[0]}), which "
-            "are not trained here"
+            f"{problem}: it changes {len(others)} layers besides {trained} ({others[0]}), which are not trained here"
         )
-    if kind == "lora":
-        _check_rank(factors, rank)
-    return factors
-
-
-def _check_rank(factors: Mapping[str, Factors], rank: int) -> None:
     largest = max(len(pair.down) for pair in factors.values())
-    if largest > rank:
-        raise BackboneError(f"cannot start from a LoRA of rank {largest} with rank {rank}: set rank={largest}")
+    if rank is not None and largest > rank:
+        raise BackboneError(f"{problem}: its rank is {largest}, and {rank} is trained: set rank={largest}")
 
 
 class Lora(PeftAdapter):
@@ -108,7 +117,7 @@ class Lora(PeftAdapter):
     """
 
     def __init__(self, unet: UNet2DConditionModel, rank: int, seed: int, layers: str = "cross-attention") -> None:
-        self.unet, self.rank = unet, rank
+        self.unet, self.rank, self.of_layers = unet, rank, layers
         self.parameters = add_lora(unet, rank, seed, layers)
 
     def state(self) -> dict[str, Tensor]:
@@ -122,7 +131,7 @@ class Lora(PeftAdapter):
 
     def start_from(self, factors: Mapping[str, Factors]) -> None:
         """Take the factors as they are. Ranks that they leave free begin as in a new LoRA, with B = 0."""
-        _check_rank(factors, self.rank)
+        check_fits(factors, self.rank, self.of_layers, "cannot start from this LoRA")
         with torch.no_grad():
             for name, (down, up) in factors.items():
                 layer = self.unet.get_submodule(name)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from diffusers import StableDiffusionPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
-from safetensors.torch import save
 from torch import Tensor
 
 from spf_lite.config import WEIGHTS, TrainConfig
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.files import read_text, write_files
-from spf_lite.models.adapters.lora import ADAPTER_FILE
+from spf_lite.models.adapters.lora_file import ADAPTER_FILE, lora_bytes
 from spf_lite.training.loss_meter import check_finite
 from spf_lite.training.recipes import recipe_name
 
@@ -22,7 +19,13 @@ CARD, CONFIG, MEASURES = "README.md", "config.json", "measures.json"
 
 
 def write_adapter(
-    folder: str | Path, layers: dict[str, Tensor], config: TrainConfig, custom_set: CustomSet, base_model: str
+    folder: str | Path,
+    layers: dict[str, Tensor],
+    config: TrainConfig,
+    custom_set: CustomSet,
+    base_model: str,
+    earlier: Sequence[str] = (),
+    continued: bool = False,
 ) -> Path:
     """Write ``pytorch_lora_weights.safetensors``, ``config.json`` and ``README.md``.
 
@@ -34,6 +37,8 @@ def write_adapter(
         config: of the run.
         custom_set: what the adapter was trained on.
         base_model: folder or hub id of the model that it fits.
+        earlier: names of the attributes that were learned before.
+        continued: whether the adapter holds these as well, or is on top of the adapters that do.
 
     Raises:
         TrainingDivergedError: if a low-rank factor is not finite.
@@ -48,8 +53,8 @@ def write_adapter(
     write_files(
         {
             folder / CONFIG: config.to_json(),
-            folder / CARD: _card(config, custom_set, name),
-            folder / ADAPTER_FILE: _safetensors(folder, layers),
+            folder / CARD: _card(config, custom_set, name, _history(earlier, continued)),
+            folder / ADAPTER_FILE: lora_bytes(layers),
         }
     )
     return folder
@@ -88,21 +93,19 @@ def add_measures(folder: str | Path, measures: Mapping[str, str]) -> None:
     )
 
 
-def _safetensors(folder: Path, layers: dict[str, Tensor]) -> bytes:
-    """The adapter as diffusers writes it, as bytes: its own writer would leave half a file when it is interrupted."""
-    written: list[bytes] = []
-
-    def keep(tensors: dict[str, Tensor], path: str) -> None:
-        written.append(save(tensors, metadata={"format": "pt"}))
-
-    StableDiffusionPipeline.save_lora_weights(
-        folder, unet_lora_layers=convert_state_dict_to_diffusers(layers), save_function=keep
+def _history(earlier: Sequence[str], continued: bool) -> str:
+    """The line of a card that says what was learned before."""
+    if not earlier:
+        return ""
+    if continued:
+        return f"- Continues what was learned before, and still holds it: {', '.join(earlier)}.\n"
+    return (
+        f"- On top of what was learned before: {', '.join(earlier)}. It wants these adapters loaded, too; "
+        "`spf-lite combine`\n  makes one file of all.\n"
     )
-    (content,) = written
-    return content
 
 
-def _card(config: TrainConfig, custom_set: CustomSet, base_model: str) -> str:
+def _card(config: TrainConfig, custom_set: CustomSet, base_model: str, history: str = "") -> str:
     weights = ", ".join(f"{name} {config.weight(name):g}" for name in WEIGHTS if config.weight(name))
     stage2 = f"{config.stage2_steps} dual-path steps ({weights}; map: {config.map_source})"
     known = recipe_name(config)
@@ -120,7 +123,7 @@ Teaches "{custom_set[0].target_text}" to `{base_model}`, trained with SPF-Lite, 
 
 ## Training
 
-{named}- Data: {len(custom_set)} portraits, SHA-256 of texts and pictures `{custom_set.digest}`.
+{named}{history}- Data: {len(custom_set)} portraits, SHA-256 of texts and pictures `{custom_set.digest}`.
 - {config.stage1_steps} steps of ordinary fine-tuning, then {stage2 if config.stage2_steps else "nothing else"}.
 - Batches of {config.batch_size}, AdamW, learning rate {config.learning_rate:g} ({config.schedule}), seed {config.seed},
   {layers} only ({config.trainable}, rank {config.rank}). `{CONFIG}` has every option.

@@ -216,7 +216,7 @@ def test_a_start_that_cannot_be_held_is_refused_before_anything_is_changed(toy: 
         ("weights", 8, "all.safetensors", "it changes 4 layers besides cross-attention"),
         ("lora", 8, "nowhere", "no adapter in .*nowhere"),
         ("adalora", 8, "cross.safetensors", "adalora cannot start from .*: train a lora, or the weights"),
-        ("lora", 4, "cross.safetensors", "a LoRA of rank 7 with rank 4: set rank=7"),
+        ("lora", 4, "cross.safetensors", "its rank is 7, and 4 is trained: set rank=7"),
     ):
         with pytest.raises(BackboneError, match=message):
             make_trainable(kind, unet, rank, 0, STEPS, start_from=tmp_path / name)

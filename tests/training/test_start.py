@@ -1,0 +1,139 @@
+"""One attribute after another: the earlier ones belong to the reference, and are in the end still there."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from spf_lite.config import KINDS, TrainConfig
+from spf_lite.data.custom_set import CustomSet
+from spf_lite.models.adapters.lora import load_adapter
+from spf_lite.models.adapters.stack import load_stack
+from spf_lite.models.backbone import Backbone
+from spf_lite.models.errors import BackboneError
+from spf_lite.training.run.checkpoint import RunFolderError
+from spf_lite.training.trainer import DualPathTrainer
+
+from ..conftest import load_toy
+from ..models.conftest import without_grad
+
+CONFIG = TrainConfig(
+    stage1_steps=0,
+    stage2_steps=3,
+    batch_size=2,
+    rank=2,
+    learning_rate=0.05,
+    weight_output=1.0,
+    scale_terms=False,
+    map_source="none",
+    checkpoint_every=1,
+)
+
+
+@pytest.fixture(scope="module")
+def earlier(
+    toy_folders: dict[str, Path], custom_set: CustomSet, tmp_path_factory: pytest.TempPathFactory
+) -> list[Path]:
+    """Two adapters, the second trained on top of the first."""
+    folders: list[Path] = []
+    for number in range(2):
+        trainer = DualPathTrainer(
+            load_toy(toy_folders["v_prediction"]), custom_set, replace(CONFIG, seed=number), after=folders
+        )
+        trainer.fit(progress=False)
+        folders.append(trainer.export(tmp_path_factory.mktemp(f"earlier-{number}") / "adapter"))
+    return folders
+
+
+def stacked(toy_folders: dict[str, Path], adapters: list[Path]) -> torch.Tensor:
+    """What a fresh model with these adapters predicts."""
+    backbone = load_toy(toy_folders["v_prediction"])
+    load_stack(backbone, adapters)
+    return without_grad(backbone)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_adapter_on_top_of_earlier_ones(
+    kind: str, toy: Backbone, toy_folders: dict[str, Path], custom_set: CustomSet, earlier: list[Path], tmp_path: Path
+) -> None:
+    config = replace(CONFIG, trainable=kind, stage1_steps=3)
+    trainer = DualPathTrainer(toy, custom_set, config, after=earlier)
+    wanted = stacked(toy_folders, earlier)
+    assert torch.allclose(without_grad(toy), wanted, atol=1e-5)
+    trainer.fit(progress=False)
+    with toy.reference():
+        assert torch.allclose(without_grad(toy), wanted, atol=1e-5)
+    tuned = without_grad(toy)
+    assert not torch.allclose(tuned, wanted, atol=1e-3)
+    new = trainer.export(tmp_path / "new")
+    assert "- On top of what was learned before: earlier-0" in (new / "README.md").read_text()
+    assert torch.allclose(stacked(toy_folders, [*earlier, new]), tuned, atol=1e-5), "the export is what was added"
+
+
+def test_one_adapter_continued_holds_everything(
+    toy: Backbone, toy_folders: dict[str, Path], custom_set: CustomSet, earlier: list[Path], tmp_path: Path
+) -> None:
+    trainer = DualPathTrainer(toy, custom_set, replace(CONFIG, rank=4), after=earlier, continued=True)
+    wanted = stacked(toy_folders, earlier)
+    assert torch.allclose(without_grad(toy), wanted, atol=1e-5)
+    trainer.fit(progress=False)
+    with toy.reference():
+        assert torch.allclose(without_grad(toy), wanted, atol=1e-5)
+    tuned = without_grad(toy)
+    assert not torch.allclose(tuned, wanted, atol=1e-3)
+    fresh = load_toy(toy_folders["v_prediction"])
+    load_adapter(fresh, trainer.export(tmp_path / "all"))
+    assert (
+        "- Continues what was learned before, and still holds it: earlier-0" in (tmp_path / "all/README.md").read_text()
+    )
+    assert torch.allclose(without_grad(fresh), tuned, atol=1e-5)
+
+
+@pytest.mark.parametrize("continued", [False, True])
+def test_an_interrupted_run_goes_on_only_after_the_same_adapters(
+    continued: bool, toy_folders: dict[str, Path], custom_set: CustomSet, earlier: list[Path], tmp_path: Path
+) -> None:
+    config = replace(CONFIG, rank=4)
+
+    def make(folder: Path | None, after: list[Path], continued: bool = continued) -> DualPathTrainer:
+        backbone = load_toy(toy_folders["v_prediction"])
+        return DualPathTrainer(backbone, custom_set, config, folder, after=after, continued=continued)
+
+    def stop(step: int, control: object) -> None:
+        if step == 1:
+            raise KeyboardInterrupt
+
+    whole = make(None, earlier).fit(progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, earlier).fit(on_step=stop, progress=False)
+    for after, other in ((earlier[:1], continued), (earlier[::-1][:1], continued), (earlier, not continued)):
+        with pytest.raises(RunFolderError, match=r"differs in .*(base_model|initial_adapter)"):
+            make(tmp_path, after, other).fit(resume=True, progress=False)
+    with pytest.raises(RunFolderError, match="differs in base_model"):
+        make(tmp_path, [], False).fit(resume=True, progress=False)
+    resumed = make(tmp_path, earlier).fit(resume=True, progress=False)
+    assert [line["loss"] for line in resumed.history] == [line["loss"] for line in whole.history]
+
+
+def test_options_that_do_not_go_together_leave_the_model_as_it_was(
+    toy: Backbone, custom_set: CustomSet, earlier: list[Path]
+) -> None:
+    before = without_grad(toy)
+    for changes, options, error, message in (
+        ({}, {"after": earlier, "initial_adapter": earlier[0]}, ValueError, "give initial_adapter, .* or after"),
+        ({}, {"continued": True}, ValueError, "continued needs the adapters"),
+        ({"trainable": "weights"}, {"after": earlier, "continued": True}, ValueError, "with trainable=weights"),
+        ({"contrast": 2.0}, {"after": earlier, "continued": True}, ValueError, "contrast=2: set"),
+        ({}, {"after": earlier, "continued": True}, BackboneError, "cannot continue .*: its rank is 4, and 2 is"),
+        ({}, {"after": [earlier[0], "nowhere"]}, BackboneError, "no adapter in nowhere"),
+        ({"trainable": "adalora", "rank": 0}, {"after": earlier}, ValueError, "rank=0"),
+    ):
+        with pytest.raises(error, match=message):
+            DualPathTrainer(toy, custom_set, replace(CONFIG, **changes), **options)
+        assert torch.equal(without_grad(toy), before) and toy.trainable is None
+    load_adapter(toy, earlier[0])
+    with pytest.raises(BackboneError, match="already has an adapter"):
+        DualPathTrainer(toy, custom_set, CONFIG, after=earlier)
+    toy.pipe.unet.unload_lora()
+    assert torch.equal(without_grad(toy), before)
