@@ -116,6 +116,18 @@ def targets(text: str) -> list[str]:
     return list(TARGETS) if text == "all" else [target(text)]
 
 
+def order(text: str) -> list[str]:
+    """Targets of the tiny world that one portrait can show, between commas."""
+    from spf_lite.evaluation.incremental import check_order
+
+    names = [target(name) for name in text.split(",")]
+    try:
+        check_order(names)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return names
+
+
 def recipe(text: str) -> str:
     """A recipe, with changes after commas."""
     from spf_lite.training.recipes import recipe as configuration

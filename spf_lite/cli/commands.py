@@ -1,43 +1,14 @@
-"""What each command of :mod:`spf_lite.cli` does: read the options, call the library, say what came of it."""
+"""What the commands that make something do: read the options, call the library, say what came of it."""
 
 from __future__ import annotations
 
 import logging
 from argparse import Namespace
-from pathlib import Path
 from random import Random
 
-from PIL import Image
+from spf_lite.cli.output import contact_sheet, save_picture, save_text
 
 logger = logging.getLogger("spf_lite")
-
-
-def contact_sheet(images: list[Image.Image], columns: int) -> Image.Image:
-    """Pictures of one size, side by side in rows of ``columns``.
-
-    Raises:
-        ValueError: if there are no pictures.
-    """
-    if not images:
-        raise ValueError("there are no portraits to put on a sheet")
-    width, height = images[0].size
-    rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * width, rows * height), "white")
-    for number, image in enumerate(images):
-        sheet.paste(image, (number % columns * width, number // columns * height))
-    return sheet
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
-    logger.info("wrote %s", path)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    logger.info("wrote %s", path)
 
 
 def render(options: Namespace) -> int:
@@ -48,7 +19,7 @@ def render(options: Namespace) -> int:
     people = [random_portrait(rng) for _ in range(options.count)]
     if options.target:
         people = [portrait.with_targets(options.target) for portrait in people]
-    _save(contact_sheet([render(portrait, options.size) for portrait in people], 8), options.output)
+    save_picture(contact_sheet([render(portrait, options.size) for portrait in people], 8), options.output)
     return 0
 
 
@@ -86,7 +57,7 @@ def check(options: Namespace) -> int:
     for line in table:
         logger.info("%s", line)
     if options.save:
-        _write(options.save, "\n".join(table) + "\n")
+        save_text(options.save, "\n".join(table) + "\n")
     return 1 if missed else 0
 
 
@@ -141,7 +112,7 @@ def sample(options: Namespace) -> int:
         steps=options.steps,
         guidance_scale=options.guidance_scale,
     )
-    _save(contact_sheet(images, len(images)), options.output)
+    save_picture(contact_sheet(images, len(images)), options.output)
     return 0
 
 
@@ -166,94 +137,4 @@ def parts(options: Namespace) -> int:
     for path in options.adapters:
         for part in parts_of(path, read_lora(path, unet)):
             logger.info("%s: %s, strength %g, rank %d", path, part.name, part.strength, max(part.ranks))
-    return 0
-
-
-def measure(options: Namespace) -> int:
-    """Also writes the measures into the adapter's model card, if it has one and was measured at full strength."""
-    import spf_lite
-    from spf_lite.evaluation.judge import load_judge
-    from spf_lite.evaluation.measuring import measure_on, sample_evaluation_sets
-    from spf_lite.models.adapters.lora import load_adapter
-    from spf_lite.tiny_world.custom_sets import SetNote
-    from spf_lite.training.run.export import CARD, add_measures
-
-    note = SetNote.read(options.custom_set) if options.custom_set else SetNote.of(options.target)
-    if note.target != options.target:
-        raise ValueError(f"{options.custom_set} is a custom set of {note.target}, not of {options.target}")
-    backbone = spf_lite.load(options.model)
-    judge = load_judge(backbone)
-    load_adapter(backbone.pipe, options.adapter, options.strength)  # first: whether it fits is known in a second
-    evaluation_sets = sample_evaluation_sets(backbone, options.target, options.prompts)
-    report = measure_on(backbone, judge, evaluation_sets, spurious=note.spurious)
-    for line in str(report).splitlines():
-        logger.info("%s", line)
-    if options.strength == 1 and (options.adapter / CARD).exists():
-        add_measures(options.adapter, {name: str(value) for name, value in report.estimates().items()})
-    if options.save:
-        _write(options.save, report.to_json())
-    return 0
-
-
-def compare(options: Namespace) -> int:
-    from spf_lite.evaluation.benchmark import compare_methods
-    from spf_lite.training.recipes import slug
-
-    table = compare_methods(
-        options.target,
-        options.output,
-        methods=options.methods,
-        prompts=options.prompts,
-        seeds=options.seeds,
-        captions=options.captions,
-        confounders=options.confounders,
-    )
-    for row in table:
-        logger.info("%s", row)
-    if options.save:
-        _write(options.save, "\n".join(table) + "\n")
-    if options.pictures:
-        folder, seed = options.output / options.target, options.seeds[0]
-        adapters = {method: folder / f"{slug(method)}-{seed}" / "adapter" for method in options.methods}
-        _paint(options.target, adapters, 5, options.pictures)
-    return 0
-
-
-def paint(options: Namespace) -> int:
-    """The same people by the base model and each adapter; unrelated changes are outlined and named."""
-    names = [path.name for path in options.adapters]
-    # Two folders of one name would be one row.
-    rows = {path.name if names.count(path.name) == 1 else str(path): path for path in options.adapters}
-    _paint(options.target, rows, options.people, options.output, options.strength)
-    return 0
-
-
-def _paint(target: str, adapters: dict[str, Path], people: int, output: Path, strength: float = 1.0) -> None:
-    import spf_lite
-    from spf_lite.evaluation.judge import load_judge
-    from spf_lite.evaluation.portraits import sampled_portraits, unrelated_changes
-    from spf_lite.viz.plots import portrait_grid
-
-    rows = sampled_portraits(target, adapters, people, strength)
-    changes = unrelated_changes(rows, target, load_judge(spf_lite.load("tiny")))
-    sheet = portrait_grid(
-        list(rows.values()),
-        row_labels=list(rows),
-        marks=[[", ".join(name.replace("_", " ") for name in found) for found in row] for row in changes.values()],
-    )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    sheet.savefig(output, bbox_inches="tight", metadata={"Software": None})
-    logger.info("wrote %s", output)
-
-
-def cost(options: Namespace) -> int:
-    import json
-
-    from spf_lite.profiling.cost import measure_costs, to_rows
-
-    costs = measure_costs(options.model, options.rounds)
-    for line in costs:
-        logger.info("%s", line)
-    if options.save:
-        _write(options.save, json.dumps(to_rows(costs), indent=1) + "\n")
     return 0

@@ -1,4 +1,4 @@
-"""The options of every command, and the function of :mod:`spf_lite.cli.commands` that each runs."""
+"""The options of every command, and the function that each runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 
 from spf_lite.cli import arguments as kinds
 from spf_lite.cli import commands as run
+from spf_lite.cli import measuring
 
 DESCRIPTION = "Fine-tune a text-to-image model to a new portrait attribute without semantic pollution."
 
@@ -120,7 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("--guidance-scale", type=kinds.finite, help="default: what suits the model")
 
     compare = commands.add_parser("compare", help="naive fine-tuning against the dual-path method on one target")
-    compare.set_defaults(run=run.compare)
+    compare.set_defaults(run=measuring.compare)
     compare.add_argument("target", type=kinds.target)
     compare.add_argument("output", type=kinds.output_folder, help="folder for adapters and the table")
     compare.add_argument("--methods", type=kinds.recipe, nargs="+", default=["naive", "spf"], help="recipes")
@@ -136,8 +137,25 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--save", type=kinds.output_file, help="write the table into this Markdown file, too")
     compare.add_argument("--pictures", type=kinds.picture_file, help="a picture of a few people by every method")
 
+    incremental = commands.add_parser(
+        "incremental", help="learn targets one after another, and measure what is left of the earlier ones"
+    )
+    incremental.set_defaults(run=measuring.incremental)
+    incremental.add_argument("output", type=kinds.output_folder, help="folder for the chains and the table")
+    incremental.add_argument("--methods", type=kinds.recipe, nargs="+", default=["naive", "pure-pairs"], help="recipes")
+    incremental.add_argument(
+        "--targets",
+        metavar="TARGET,...",
+        type=kinds.order,
+        action="append",
+        help="an order of targets, may be given again; default: three orders of five",
+    )
+    incremental.add_argument("--prompts", type=kinds.at_least(1), default=32, help="for each target")
+    incremental.add_argument("--seeds", type=kinds.seed, nargs="+", default=[0, 1, 2])
+    incremental.add_argument("--save", type=kinds.output_file, help="write the table into this Markdown file, too")
+
     paint = commands.add_parser("paint", help="the same people by the base model and by adapters, as one picture")
-    paint.set_defaults(run=run.paint)
+    paint.set_defaults(run=measuring.paint)
     paint.add_argument("target", type=kinds.target)
     paint.add_argument("output", type=kinds.picture_file, help="PNG file")
     paint.add_argument("adapters", type=kinds.input_path, nargs="+", help="folders or files of LoRAs")
@@ -158,7 +176,7 @@ def build_parser() -> argparse.ArgumentParser:
     parts.add_argument("--model", default="tiny", help="that the adapters are for")
 
     measure = commands.add_parser("measure", help="measure an adapter on a target of the tiny world")
-    measure.set_defaults(run=run.measure)
+    measure.set_defaults(run=measuring.measure)
     measure.add_argument("adapter", type=kinds.input_path, help="folder or file of a LoRA")
     measure.add_argument("target", type=kinds.target)
     measure.add_argument("--model", default="tiny")
@@ -172,7 +190,7 @@ def build_parser() -> argparse.ArgumentParser:
     measure.add_argument("--save", type=kinds.output_file, help="write the report into this JSON file")
 
     cost = commands.add_parser("cost", help="what the method costs: time and memory, measured side by side")
-    cost.set_defaults(run=run.cost)
+    cost.set_defaults(run=measuring.cost)
     cost.add_argument("--model", choices=["tiny", "sd15-size"], default="tiny")
     cost.add_argument("--rounds", type=kinds.at_least(1), default=5)
     cost.add_argument("--save", type=kinds.output_file, help="write the figures into this JSON file")

@@ -1,7 +1,7 @@
 import pytest
 from PIL import Image
 
-from spf_lite.cli.commands import contact_sheet
+from spf_lite.cli.output import contact_sheet
 
 
 def test_a_sheet_goes_row_by_row_and_ends_in_white() -> None:

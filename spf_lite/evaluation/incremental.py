@@ -1,0 +1,233 @@
+"""One attribute after another: after each stage, what is left of the earlier ones, and what else has changed.
+
+A chain of stages learns one target after the other, each on top of the adapters of the former stages, with the base
+model and its earlier attributes as the reference. Pollution "prevents incremental learning" (SPF-Portrait, arXiv
+2504.00396, abstract): each stage pollutes the model that the next one begins with. Here it is counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from spf_lite.data.custom_set import CustomSet
+from spf_lite.evaluation.attributes import flip_rates, pure
+from spf_lite.evaluation.benchmark import set_folder
+from spf_lite.evaluation.judge import Judge, head_of, load_judge
+from spf_lite.evaluation.measuring import FIRST_SEED, EvaluationSet, sample_evaluation_set
+from spf_lite.evaluation.rows import set_name
+from spf_lite.files import write_file
+from spf_lite.models.adapters.lora import ADAPTER_FILE
+from spf_lite.models.adapters.stack import load_stack
+from spf_lite.models.backbone import Backbone, load
+from spf_lite.models.sampling import sample
+from spf_lite.tiny_world.custom_sets import evaluation_portraits
+from spf_lite.tiny_world.portraits import complete, get_target
+from spf_lite.training.recipes import recipe, slug
+from spf_lite.training.trainer import DualPathTrainer
+
+#: Three orders of five targets that one portrait can show together.
+ORDERS: tuple[tuple[str, ...], ...] = (
+    ("sunglasses", "beard", "blazer", "winter-hat", "pink-hair"),
+    ("pink-hair", "winter-hat", "blazer", "beard", "sunglasses"),
+    ("blazer", "pink-hair", "sunglasses", "winter-hat", "beard"),
+)
+STAGE_FILE, RUN_FILE = "stage.json", "chain.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a model shows after a stage, each measure with one number for each of N prompts.
+
+    Attributes:
+        learned: the targets so far, in their order.
+        found: target to whether it is shown when asked alone.
+        pure: target to whether it is shown when asked alone, nothing unrelated changed, and no other target is there.
+        unasked: whether any of the targets is shown for the base text.
+        together: target to whether it is shown when all are asked.
+        flips: flip rate at the base text.
+    """
+
+    learned: tuple[str, ...]
+    found: dict[str, list[float]]
+    pure: dict[str, list[float]]
+    unasked: list[float]
+    together: dict[str, list[float]]
+    flips: list[float]
+
+    def to_json(self) -> str:
+        """For a file; :meth:`from_json` reads it back."""
+        return json.dumps(asdict(self)) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Stage:
+        """Read back what :meth:`to_json` wrote."""
+        values = json.loads(text)
+        return cls(**{**values, "learned": tuple(values["learned"])})
+
+
+def check_order(targets: Sequence[str]) -> None:
+    """Check that targets can be learned one after another and shown together.
+
+    Raises:
+        ValueError: for no target, an unknown one, one twice, or two that exclude each other.
+    """
+    if not targets:
+        raise ValueError("no targets: at least one is needed")
+    heads = [head_of(target) for target in targets]
+    for number, (target, head) in enumerate(zip(targets, heads, strict=True)):
+        if head in heads[:number]:
+            other = targets[heads.index(head)]
+            raise ValueError(f"{target} cannot follow {other}: a portrait shows one of them")
+
+
+def measured_stage(
+    backbone: Backbone, judge: Judge, learned: Sequence[str], evaluation_sets: Mapping[str, EvaluationSet]
+) -> Stage:
+    """Measure a model that has learned some targets.
+
+    Args:
+        backbone: with its adapters.
+        judge: of the tiny world.
+        learned: the targets, in their order.
+        evaluation_sets: of each target, with the base portraits of the model that had learned none.
+    """
+
+    def judged(texts: Sequence[str], seeds: Sequence[int]) -> list[dict[str, str]]:
+        images: list[Image.Image] = sample(backbone, list(texts), seeds=seeds)
+        return judge.attributes(images)
+
+    def shown(verdicts: Sequence[Mapping[str, str]], target: str) -> np.ndarray:
+        return np.array([verdict[head_of(target)] == target for verdict in verdicts], dtype=float)
+
+    found, clean = {}, {}
+    for target in learned:
+        of = evaluation_sets[target]
+        before, after = judge.attributes(of.base_portraits), judged(of.complete_texts, of.seeds)
+        others = sum((shown(after, other) for other in learned if other != target), np.zeros(len(after)))
+        found[target] = shown(after, target).tolist()
+        clean[target] = (pure(before, after, target) * (others == 0)).tolist()
+    newest = evaluation_sets[learned[-1]]
+    before, again = judge.attributes(newest.base_portraits), judged(newest.base_texts, newest.seeds)
+    unasked = np.max([shown(again, target) for target in learned], axis=0)
+    texts = together(learned, len(newest.seeds))
+    asked = judged(texts, range(FIRST_SEED, FIRST_SEED + len(texts)))
+    return Stage(
+        tuple(learned),
+        found,
+        clean,
+        unasked.tolist(),
+        {target: shown(asked, target).tolist() for target in learned},
+        flip_rates(before, again, learned[-1]).tolist(),
+    )
+
+
+def together(targets: Sequence[str], prompts: int) -> list[str]:
+    """Complete texts that ask for all of some targets, the same people whatever the targets."""
+    hidden = [spec.color for spec in map(get_target, targets) if spec.color]
+    people = evaluation_portraits("sunglasses", prompts)  # nobody wears glasses, which some targets would cover
+    return [complete(person.with_targets(*targets), hidden) for person in people]
+
+
+def run_chain(
+    method: str,
+    targets: Sequence[str],
+    seed: int,
+    folder: Path,
+    evaluation_sets: Mapping[str, EvaluationSet],
+    on_stage: Callable[[Stage], None] | None = None,
+) -> list[Stage]:
+    """Learn targets one after another and measure after each. Whatever exists already is kept.
+
+    Args:
+        method: name of the recipe of every stage.
+        targets: in their order.
+        seed: of the runs, and of the draw of every custom set's spurious attributes.
+        folder: of the benchmark. The chain lies in ``folder/<method>/<targets>-<seed>``, each stage in a folder of it.
+        evaluation_sets: of each target, with portraits of the base model.
+        on_stage: is told every stage.
+
+    Raises:
+        ValueError: for targets that exclude each other, or a folder with a chain of another recipe or with other
+            prompts.
+    """
+    check_order(targets)
+    config = recipe(method, seed=seed)
+    path = chain_folder(folder, method, targets, seed)
+    what = {"config": json.loads(config.to_json()), "targets": list(targets), "sets": set_name(seed)}
+    what["prompts"] = len(evaluation_sets[targets[0]].seeds)
+    if (path / RUN_FILE).exists() and json.loads((path / RUN_FILE).read_text(encoding="utf-8")) != what:
+        raise ValueError(f"{path} holds a chain of another recipe or with other prompts: choose another folder")
+    path.mkdir(parents=True, exist_ok=True)
+    write_file(path / RUN_FILE, json.dumps(what, indent=1) + "\n")
+    stages: list[Stage] = []
+    adapters: list[Path] = []
+    for number, target in enumerate(targets):
+        run = path / f"{number}-{target}"
+        if not (run / "adapter" / ADAPTER_FILE).exists():
+            custom = CustomSet.load(set_folder(target, folder, seed), "silent")
+            trainer = DualPathTrainer(load("tiny"), custom, config, run, after=adapters)
+            trainer.fit(resume=True)
+            trainer.export(run / "adapter")
+        adapters.append(run / "adapter")
+        if not (run / STAGE_FILE).exists():
+            backbone = load("tiny")
+            load_stack(backbone, adapters)
+            stage = measured_stage(backbone, load_judge(backbone), targets[: number + 1], evaluation_sets)
+            write_file(run / STAGE_FILE, stage.to_json())
+        stages.append(Stage.from_json((run / STAGE_FILE).read_text(encoding="utf-8")))
+        if on_stage:
+            on_stage(stages[-1])
+    return stages
+
+
+def chain_folder(folder: Path, method: str, targets: Sequence[str], seed: int) -> Path:
+    """Where a chain lies: ``folder/<method>/<targets>-<seed>``."""
+    return folder / slug(method) / f"{'-'.join(targets)}-{seed}"
+
+
+def bench_incremental(
+    folder: Path,
+    methods: Sequence[str] = ("naive", "pure-pairs"),
+    orders: Sequence[Sequence[str]] = ORDERS,
+    seeds: Sequence[int] = (0, 1, 2),
+    prompts: int = 32,
+) -> list[str]:
+    """Run every chain and return the lines of a table: of each, the measures after every stage.
+
+    Args:
+        folder: of the chains; what it holds of this benchmark is kept.
+        methods: names of recipes.
+        orders: of the targets.
+        seeds: of the runs.
+        prompts: on how many people each target is measured.
+
+    Raises:
+        ValueError: for an unknown method or target, targets that exclude each other, or no prompts, before any
+            training.
+    """
+    for method in methods:
+        recipe(method)
+    for targets in orders:
+        check_order(targets)
+    names = sorted({target for targets in orders for target in targets})
+    evaluation_sets = {target: sample_evaluation_set(load("tiny"), target, prompts) for target in names}
+    lines = ["| method | order | seed | stage | found | pure | together | unasked | flips |", "|---" * 9 + "|"]
+    for method in methods:
+        for targets in orders:
+            for seed in seeds:
+                stages = run_chain(method, targets, seed, folder, evaluation_sets)
+                lines += [f"| {method} | {orders.index(targets)} | {seed} | {_cells(stage)} |" for stage in stages]
+    return lines
+
+
+def _cells(stage: Stage) -> str:
+    """The last cells of a line: means over the targets so far, and over the prompts."""
+    means = [np.mean(list(of.values())) for of in (stage.found, stage.pure, stage.together)]
+    numbers = [*means, np.mean(stage.unasked), np.mean(stage.flips)]
+    return f"{len(stage.learned)} {stage.learned[-1]} | " + " | ".join(f"{number:.3f}" for number in numbers)
