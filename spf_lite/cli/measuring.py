@@ -14,6 +14,7 @@ logger = logging.getLogger("spf_lite")
 def measure(options: Namespace) -> int:
     """Also writes the measures into the adapter's model card, if it has one and was measured at full strength."""
     import spf_lite
+    from spf_lite.evaluation.drift import drifted_words, in_words
     from spf_lite.evaluation.judge import load_judge
     from spf_lite.evaluation.measuring import measure_on, sample_evaluation_sets
     from spf_lite.models.adapters.lora import load_adapter
@@ -30,6 +31,7 @@ def measure(options: Namespace) -> int:
     report = measure_on(backbone, judge, evaluation_sets, spurious=note.spurious)
     for line in str(report).splitlines():
         logger.info("%s", line)
+    logger.info("words whose portraits moved most at base text: %s", in_words(drifted_words([report])))
     if options.strength == 1 and (options.adapter / CARD).exists():
         add_measures(options.adapter, {name: str(value) for name, value in report.estimates().items()})
     if options.save:

@@ -245,7 +245,9 @@ def test_measure_says_writes_and_saves(
     assert run(*arguments, "--save", saved) == 0
     found = PollutionReport.from_json(saved.read_text())
     assert found.target == "sunglasses" and len(found.values["flip rate"]) == 2
-    assert "\n".join(record.message for record in logged.records).endswith(f"{found}\nwrote {saved}")
+    assert "\n".join(record.message for record in logged.records).endswith(
+        f"{found}\nwords whose portraits moved most at base text: too few prompts to say\nwrote {saved}"
+    )
     card = (adapter / "README.md").read_text()
     for name, value in found.estimates().items():
         assert f"| {name} | {value} |" in card
