@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="of the model's frozen weights"
     )
-    train.add_argument("--method", type=kinds.recipe, default="spf", help="a recipe: naive, spf, ...")
+    train.add_argument("--method", type=kinds.recipe, default="pure-pairs", help="a recipe: pure-pairs (default), naive, spf, ...")
     train.add_argument(
         "--captions",
         choices=["named", "silent", "txt"],
@@ -120,11 +120,11 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("--steps", type=kinds.at_least(1), default=25)
     sample.add_argument("--guidance-scale", type=kinds.finite, help="default: what suits the model")
 
-    compare = commands.add_parser("compare", help="naive fine-tuning against the dual-path method on one target")
+    compare = commands.add_parser("compare", help="naive fine-tuning against the method on one target")
     compare.set_defaults(run=measuring.compare)
     compare.add_argument("target", type=kinds.target)
     compare.add_argument("output", type=kinds.output_folder, help="folder for adapters and the table")
-    compare.add_argument("--methods", type=kinds.recipe, nargs="+", default=["naive", "spf"], help="recipes")
+    compare.add_argument("--methods", type=kinds.recipe, nargs="+", default=["naive", "pure-pairs"], help="recipes")
     compare.add_argument("--prompts", type=kinds.at_least(1), default=64)
     compare.add_argument("--seeds", type=kinds.seed, nargs="+", default=[0, 1, 2])
     compare.add_argument("--captions", choices=["named", "silent"], default="silent")

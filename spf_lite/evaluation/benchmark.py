@@ -161,7 +161,7 @@ def measure_row(
 def compare_methods(
     target: str,
     folder: Path,
-    methods: Sequence[str] = ("naive", "spf"),
+    methods: Sequence[str] = ("naive", "pure-pairs"),
     prompts: int = 64,
     seeds: Sequence[int] = (0, 1, 2),
     captions: str = "silent",
