@@ -44,7 +44,8 @@ def test_commands_exist(command: str, tmp_path: Path, monkeypatch: pytest.Monkey
     words = shlex.split(command)
     if words[0] == ".venv/bin/spf-lite":
         # What an earlier command of the page makes is there for a later one.
-        (tmp_path / "runs" / "sunglasses" / "adapter").mkdir(parents=True)
+        for target in ("sunglasses", "beard"):
+            (tmp_path / "runs" / target / "adapter").mkdir(parents=True)
         (tmp_path / "data_samples").symlink_to(ROOT / "data_samples")
         monkeypatch.chdir(tmp_path)
         build_parser().parse_args(words[1:])
