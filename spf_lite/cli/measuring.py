@@ -67,7 +67,9 @@ def incremental(options: Namespace) -> int:
     from spf_lite.evaluation.incremental import ORDERS, bench_incremental
 
     orders = options.targets or ORDERS
-    table = bench_incremental(options.output, options.methods, orders, options.seeds, options.prompts)
+    table = bench_incremental(
+        options.output, options.methods, orders, options.seeds, options.prompts, options.separately
+    )
     for row in table:
         logger.info("%s", row)
     if options.save:

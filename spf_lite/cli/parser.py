@@ -62,7 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="of the model's frozen weights"
     )
-    train.add_argument("--method", type=kinds.recipe, default="pure-pairs", help="a recipe: pure-pairs (default), naive, spf, ...")
+    train.add_argument(
+        "--method", type=kinds.recipe, default="pure-pairs", help="a recipe: pure-pairs (default), naive, spf, ..."
+    )
     train.add_argument(
         "--captions",
         choices=["named", "silent", "txt"],
@@ -149,6 +151,9 @@ def build_parser() -> argparse.ArgumentParser:
         type=kinds.order,
         action="append",
         help="an order of targets, may be given again; default: three orders of five",
+    )
+    incremental.add_argument(
+        "--separately", action="store_true", help="learn each target alone and add the adapters up instead"
     )
     incremental.add_argument("--prompts", type=kinds.at_least(1), default=32, help="for each target")
     incremental.add_argument("--seeds", type=kinds.seed, nargs="+", default=[0, 1, 2])

@@ -2,7 +2,8 @@
 
 A chain of stages learns one target after the other, each on top of the adapters of the former stages, with the base
 model and its earlier attributes as the reference. Pollution "prevents incremental learning" (SPF-Portrait, arXiv
-2504.00396, abstract): each stage pollutes the model that the next one begins with. Here it is counted.
+2504.00396, abstract): each stage pollutes the model that the next one begins with. Here it is counted. Beside it,
+composition: targets that were learned separately, each on the base model, and added up.
 """
 
 from __future__ import annotations
@@ -140,6 +141,7 @@ def run_chain(
     seed: int,
     folder: Path,
     evaluation_sets: Mapping[str, EvaluationSet],
+    separately: bool = False,
     on_stage: Callable[[Stage], None] | None = None,
 ) -> list[Stage]:
     """Learn targets one after another and measure after each. Whatever exists already is kept.
@@ -150,6 +152,8 @@ def run_chain(
         seed: of the runs, and of the draw of every custom set's spurious attributes.
         folder: of the benchmark. The chain lies in ``folder/<method>/<targets>-<seed>``, each stage in a folder of it.
         evaluation_sets: of each target, with portraits of the base model.
+        separately: learn each target alone, on the base model, and add the adapters up: what composition is without
+            incremental learning.
         on_stage: is told every stage.
 
     Raises:
@@ -158,7 +162,7 @@ def run_chain(
     """
     check_order(targets)
     config = recipe(method, seed=seed)
-    path = chain_folder(folder, method, targets, seed)
+    path = chain_folder(folder, method, targets, seed, separately)
     what = {"config": json.loads(config.to_json()), "targets": list(targets), "sets": set_name(seed)}
     what["prompts"] = len(evaluation_sets[targets[0]].seeds)
     if (path / RUN_FILE).exists() and json.loads((path / RUN_FILE).read_text(encoding="utf-8")) != what:
@@ -171,7 +175,7 @@ def run_chain(
         run = path / f"{number}-{target}"
         if not (run / "adapter" / ADAPTER_FILE).exists():
             custom = CustomSet.load(set_folder(target, folder, seed), "silent")
-            trainer = DualPathTrainer(load("tiny"), custom, config, run, after=adapters)
+            trainer = DualPathTrainer(load("tiny"), custom, config, run, after=() if separately else adapters)
             trainer.fit(resume=True)
             trainer.export(run / "adapter")
         adapters.append(run / "adapter")
@@ -186,9 +190,9 @@ def run_chain(
     return stages
 
 
-def chain_folder(folder: Path, method: str, targets: Sequence[str], seed: int) -> Path:
-    """Where a chain lies: ``folder/<method>/<targets>-<seed>``."""
-    return folder / slug(method) / f"{'-'.join(targets)}-{seed}"
+def chain_folder(folder: Path, method: str, targets: Sequence[str], seed: int, separately: bool = False) -> Path:
+    """Where a chain lies: ``folder/<method>/<targets>-<seed>``, or ``folder/<method>-separately/...``."""
+    return folder / (slug(method) + ("-separately" if separately else "")) / f"{'-'.join(targets)}-{seed}"
 
 
 def bench_incremental(
@@ -197,6 +201,7 @@ def bench_incremental(
     orders: Sequence[Sequence[str]] = ORDERS,
     seeds: Sequence[int] = (0, 1, 2),
     prompts: int = 32,
+    separately: bool = False,
 ) -> list[str]:
     """Run every chain and return the lines of a table: of each, the measures after every stage.
 
@@ -206,6 +211,7 @@ def bench_incremental(
         orders: of the targets.
         seeds: of the runs.
         prompts: on how many people each target is measured.
+        separately: as in :func:`run_chain`.
 
     Raises:
         ValueError: for an unknown method or target, targets that exclude each other, or no prompts, before any
@@ -221,7 +227,7 @@ def bench_incremental(
     for method in methods:
         for targets in orders:
             for seed in seeds:
-                stages = run_chain(method, targets, seed, folder, evaluation_sets)
+                stages = run_chain(method, targets, seed, folder, evaluation_sets, separately)
                 lines += [f"| {method} | {orders.index(targets)} | {seed} | {_cells(stage)} |" for stage in stages]
     return lines
 

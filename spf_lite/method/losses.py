@@ -155,17 +155,25 @@ def enhancement(predicted: Tensor, portrait: Tensor, target: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(predicted - target.detach(), (portrait - target).detach(), dim=-1)
 
 
-def output_alignment(response: Tensor, reference: Tensor, control: Tensor) -> Tensor:
+def output_alignment(response: Tensor, reference: Tensor, control: Tensor, border: float = 1.0) -> Tensor:
     r"""The predictions must agree outside the control map, (B,). Ours, not the paper's.
 
-    .. math:: L_\mathrm{out} = \big\| (1 - M) \odot (\epsilon_\mathrm{res} - \epsilon_\mathrm{ref}) \big\|^2
+    .. math::
+        L_\mathrm{out} = \big\| W^{1/2} \odot (1 - M) \odot (\epsilon_\mathrm{res} - \epsilon_\mathrm{ref}) \big\|^2
 
     Equal attention maps and queries do not make outputs equal: values and output projections stay free. With M = 0 and
     the base text on both paths this is the reconstruction term.
+
+    W is 1, and larger at the border: at places that the map touches, with all eight neighbours. A mouth within a beard
+    is four places of 256. It would drown in a mean over all, though the target presses hardest there.
 
     Args:
         response: prediction of the response path, (B, C, h, w).
         reference: prediction of the reference path, (B, C, h, w); no gradient.
         control: M, (B, 1, h, w).
+        border: W at places that the map touches; 1: like all others.
     """
-    return (((1 - control) * (response - reference.detach())) ** 2).flatten(1).mean(dim=1)
+    apart = ((1 - control) * (response - reference.detach())) ** 2
+    if border != 1:
+        apart = apart * (1 + (border - 1) * F.max_pool2d(control, kernel_size=3, stride=1, padding=1))
+    return apart.flatten(1).mean(dim=1)

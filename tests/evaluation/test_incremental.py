@@ -148,7 +148,7 @@ def test_a_chain_that_is_killed_goes_on_where_it_was(
     path = chain_folder(tmp_path / "again", "naive", order, 1)
     assert (path / "0-sunglasses" / STAGE_FILE).exists() and not (path / "1-blazer" / "adapter").exists()
     told: list[Stage] = []
-    assert run_chain("naive", order, 1, tmp_path / "again", quick, told.append) == whole == told
+    assert run_chain("naive", order, 1, tmp_path / "again", quick, on_stage=told.append) == whole == told
     assert fits == 1, "the first stage was kept, the second went on"
     adapters = [
         (chain_folder(tmp_path / name, "naive", order, 1) / "1-blazer" / "adapter" / ADAPTER_FILE).read_bytes()
@@ -156,6 +156,25 @@ def test_a_chain_that_is_killed_goes_on_where_it_was(
     ]
     assert adapters[0] == adapters[1]
     assert run_chain("naive", order, 1, tmp_path / "again", quick) == whole and fits == 1
+
+
+def test_targets_that_were_learned_separately_are_added_up(
+    quick: dict[str, EvaluationSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = ("sunglasses", "blazer")
+    stages = run_chain("naive", order, 1, tmp_path, quick, separately=True)
+    assert [stage.learned for stage in stages] == [order[:1], order]
+    run_chain("naive", order[1:], 1, tmp_path / "alone", quick)
+    run_chain("naive", order, 1, tmp_path, quick)
+    adapters = {
+        name: (folder / "adapter" / ADAPTER_FILE).read_bytes()
+        for name, folder in {
+            "separately": chain_folder(tmp_path, "naive", order, 1, separately=True) / "1-blazer",
+            "alone": chain_folder(tmp_path / "alone", "naive", order[1:], 1) / "0-blazer",
+            "after": chain_folder(tmp_path, "naive", order, 1) / "1-blazer",
+        }.items()
+    }
+    assert adapters["separately"] == adapters["alone"] != adapters["after"]
 
 
 def test_another_chain_is_refused(

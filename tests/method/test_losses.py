@@ -61,6 +61,24 @@ def test_differences_inside_the_control_map_cost_nothing() -> None:
     assert losses.text_consistent(changed, maps, keep, torch.ones(1, 3)).item() == 0
 
 
+def test_places_that_the_map_touches_can_weigh_more() -> None:
+    control = torch.zeros(1, 1, 5, 6)
+    control[..., 1:4, 1:4] = 1
+    control[..., 2, 2] = 0  # a hole: everything around it is map
+    apart = torch.zeros(1, 2, 5, 6)
+    whole = apart[0, 0].numel() * 2
+    for place, weight in (((2, 2), 9.0), ((0, 0), 9.0), ((4, 4), 9.0), ((2, 5), 1.0), ((1, 1), 0.0)):
+        response = apart.clone()
+        response[0, 1][place] = 3.0
+        value = losses.output_alignment(response, apart, control, border=9.0).item()
+        assert value == pytest.approx(weight * 9 / whole), place
+        plain = losses.output_alignment(response, apart, control).item()
+        assert plain == pytest.approx(min(weight, 1) * 9 / whole)
+    everywhere = rand(1, 2, 5, 6)
+    empty = losses.output_alignment(everywhere, apart, 0 * control, border=9.0)
+    assert torch.equal(empty, losses.output_alignment(everywhere, apart, 0 * control)), "reconstruction has no border"
+
+
 def test_the_map_is_resized_to_the_layer_by_averaging() -> None:
     control = torch.zeros(1, 1, 8, 8)
     control[..., ::2] = 1
