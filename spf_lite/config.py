@@ -72,8 +72,8 @@ class TrainConfig:
         weight_fine: weight of the fine-grained loss.
         weight_enhancement: weight of the response-enhancement loss.
         weight_output: weight of output alignment (ours).
-        border: weight of the places that the map touches in output alignment (ours); 1: like all others. Small things
-            that the map surrounds, a mouth within a beard, drown in a mean over all places.
+        enclosed: weight of the places that the map encloses in output alignment (ours); 1: like all others.
+            Small things, a mouth within a beard, drown in a mean over all places.
         weight_reconstruction: weight of the reconstruction loss (ours); needs ``reference_portraits``.
         weight_prior: weight of DreamBooth's prior preservation (Ruiz et al. 2023): the denoising loss on portraits of
             the reference model, with the base text; needs ``reference_portraits``.
@@ -142,7 +142,7 @@ class TrainConfig:
     weight_fine: float = 0.0
     weight_enhancement: float = 0.0
     weight_output: float = 0.0
-    border: float = 1.0
+    enclosed: float = 1.0
     weight_reconstruction: float = 0.0
     weight_prior: float = 0.0
     weight_purecc: float = 0.0
@@ -182,7 +182,7 @@ class TrainConfig:
         for name in ("warmup_steps", "reference_portraits", "pure_pairs", "contrast", *limits, *WEIGHTS.values()):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
-        for name in ("learning_rate", "max_grad_norm", "border"):
+        for name in ("learning_rate", "max_grad_norm", "enclosed"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected more than 0")
         for name in (

@@ -94,7 +94,7 @@ def test_a_bad_change_is_named(change: str, message: str) -> None:
         ({"weight_text": -0.5}, "weight_text=-0.5: expected 0 or more"),
         ({"weight_fine": float("nan")}, "weight_fine=nan: expected 0 or more"),
         ({"learning_rate": 0.0}, "learning_rate=0.0: expected more than 0"),
-        ({"border": 0.0}, "border=0.0: expected more than 0"),
+        ({"enclosed": 0.0}, "enclosed=0.0: expected more than 0"),
         ({"learning_rate": float("nan")}, "learning_rate=nan: expected more than 0"),
         ({"max_grad_norm": -1.0}, "max_grad_norm=-1.0: expected more than 0"),
         ({"trusted": 1.1}, "trusted=1.1: expected 0 to 1"),

@@ -155,7 +155,20 @@ def enhancement(predicted: Tensor, portrait: Tensor, target: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(predicted - target.detach(), (portrait - target).detach(), dim=-1)
 
 
-def output_alignment(response: Tensor, reference: Tensor, control: Tensor, border: float = 1.0) -> Tensor:
+def enclosed_places(control: Tensor) -> Tensor:
+    """Places that a map encloses, such as the mouth within a beard: (B, 1, h, w), 1 there and 0 elsewhere.
+
+    They are what a morphological closing with a square of 3 x 3 places adds to the map.
+
+    Args:
+        control: M, (B, 1, h, w).
+    """
+    grown = F.max_pool2d(F.pad(control, (1, 1, 1, 1)), kernel_size=3, stride=1, padding=1)
+    closed = -F.max_pool2d(-grown, kernel_size=3, stride=1)
+    return (closed - control).clamp(min=0)
+
+
+def output_alignment(response: Tensor, reference: Tensor, control: Tensor, enclosed: float = 1.0) -> Tensor:
     r"""The predictions must agree outside the control map, (B,). Ours, not the paper's.
 
     .. math::
@@ -164,16 +177,16 @@ def output_alignment(response: Tensor, reference: Tensor, control: Tensor, borde
     Equal attention maps and queries do not make outputs equal: values and output projections stay free. With M = 0 and
     the base text on both paths this is the reconstruction term.
 
-    W is 1, and larger at the border: at places that the map touches, with all eight neighbours. A mouth within a beard
-    is four places of 256. It would drown in a mean over all, though the target presses hardest there.
+    W is 1, and may be larger at places that the map encloses (:func:`enclosed_places`). A mouth within a beard is four
+    places of 256: it would drown in a mean over all, though the target presses on it from every side.
 
     Args:
         response: prediction of the response path, (B, C, h, w).
         reference: prediction of the reference path, (B, C, h, w); no gradient.
         control: M, (B, 1, h, w).
-        border: W at places that the map touches; 1: like all others.
+        enclosed: W at places that the map encloses; 1: like all others.
     """
     apart = ((1 - control) * (response - reference.detach())) ** 2
-    if border != 1:
-        apart = apart * (1 + (border - 1) * F.max_pool2d(control, kernel_size=3, stride=1, padding=1))
+    if enclosed != 1:
+        apart = apart * (1 + (enclosed - 1) * enclosed_places(control))
     return apart.flatten(1).mean(dim=1)

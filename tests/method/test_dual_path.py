@@ -51,16 +51,17 @@ def test_reference_portraits_do_not_teach_the_target(toy: Backbone) -> None:
     assert without_custom.terms["output"].applies.tolist() == [False, True]
 
 
-def test_the_border_weighs_in_output_alignment_alone(toy: Backbone) -> None:
+def test_enclosed_places_weigh_in_output_alignment_alone(toy: Backbone) -> None:
     train(toy)
     region = torch.zeros(1, 8, 8)
-    region[:, 2:5, 2:5] = 1
+    region[:, 1:6, 1:6] = 1
+    region[:, 3, 3] = 0
     own = replace(item(toy, "a person, smiling"), is_reference=True)
     batch = collate([replace(item(toy), region=region), replace(own, region=region)], [False, True])
     given = replace(EVERY_TERM, map_source="given")
-    plain, weighted = (means(step(toy, batch, config=replace(given, border=border))) for border in (1.0, 9.0))
-    assert weighted.pop("output") > 1.5 * plain.pop("output")
-    assert weighted == plain, "the reconstruction of the second item has no map, so it has no border"
+    plain, weighted = (means(step(toy, batch, config=replace(given, enclosed=weight))) for weight in (1.0, 9.0))
+    assert weighted.pop("output") > 1.05 * plain.pop("output")
+    assert weighted == plain, "the reconstruction of the second item has no map, so nothing is enclosed"
 
 
 def test_one_step_predictions_are_trusted_at_low_noise_only(toy: Backbone) -> None:

@@ -61,22 +61,42 @@ def test_differences_inside_the_control_map_cost_nothing() -> None:
     assert losses.text_consistent(changed, maps, keep, torch.ones(1, 3)).item() == 0
 
 
-def test_places_that_the_map_touches_can_weigh_more() -> None:
+def test_a_map_encloses_its_holes_and_not_its_surroundings() -> None:
+    rows = (
+        "11100001",
+        "01111100",
+        "01111100",
+        "011oo100",
+        "011oo100",
+        "01111100",
+        "00000000",
+        "00000010",
+    )
+    control = torch.tensor([[float(mark == "1") for mark in row] for row in rows])[None, None]
+    wanted = torch.tensor([[float(mark == "o") for mark in row] for row in rows])
+    assert torch.equal(losses.enclosed_places(control)[0, 0], wanted)
+    assert (
+        losses.enclosed_places(torch.ones(2, 1, 4, 5)).sum()
+        == losses.enclosed_places(torch.zeros(2, 1, 4, 5)).sum()
+        == 0
+    )
+    soft = losses.enclosed_places(0.5 * control)
+    assert torch.equal(soft[0, 0], 0.5 * wanted), "half a map encloses by half"
+
+
+def test_places_that_the_map_encloses_can_weigh_more() -> None:
     control = torch.zeros(1, 1, 5, 6)
     control[..., 1:4, 1:4] = 1
-    control[..., 2, 2] = 0  # a hole: everything around it is map
+    control[..., 2, 2] = 0  # a hole
     apart = torch.zeros(1, 2, 5, 6)
-    whole = apart[0, 0].numel() * 2
-    for place, weight in (((2, 2), 9.0), ((0, 0), 9.0), ((4, 4), 9.0), ((2, 5), 1.0), ((1, 1), 0.0)):
+    whole = apart.numel()
+    for place, weight in (((2, 2), 9.0), ((0, 0), 1.0), ((4, 4), 1.0), ((2, 5), 1.0), ((1, 1), 0.0)):
         response = apart.clone()
         response[0, 1][place] = 3.0
-        value = losses.output_alignment(response, apart, control, border=9.0).item()
+        value = losses.output_alignment(response, apart, control, enclosed=9.0).item()
         assert value == pytest.approx(weight * 9 / whole), place
         plain = losses.output_alignment(response, apart, control).item()
         assert plain == pytest.approx(min(weight, 1) * 9 / whole)
-    everywhere = rand(1, 2, 5, 6)
-    empty = losses.output_alignment(everywhere, apart, 0 * control, border=9.0)
-    assert torch.equal(empty, losses.output_alignment(everywhere, apart, 0 * control)), "reconstruction has no border"
 
 
 def test_the_map_is_resized_to_the_layer_by_averaging() -> None:
