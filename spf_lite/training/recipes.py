@@ -65,6 +65,7 @@ _PURE_PAIRS = TrainConfig(
     scale_terms=False,
     weight_denoise=0.3,
     weight_output=1.0,
+    enclosed=9.0,
     weight_reconstruction=1.0,
     denoise_outside=0.0,
     reference_portraits=128,
@@ -76,7 +77,7 @@ _PURE_PAIRS = TrainConfig(
     pure_pairs=96,
     rewrite_limit=0.25,
     text_forms="both",
-    contrast=2.0,
+    contrast=3.0,
     layers="resnets",
 )
 
@@ -134,6 +135,11 @@ RECIPES: dict[str, TrainConfig] = {
     "pure-pairs-own-portraits": replace(_PURE_PAIRS, pure_pairs=0, rewrite_limit=0.0),
     "pure-pairs-own-captions": replace(_PURE_PAIRS, fill_captions=False),
     "pure-pairs-given-texts": replace(_PURE_PAIRS, text_forms="given"),
+    "pure-pairs-no-enclosed": replace(_PURE_PAIRS, enclosed=1.0),
+    # The paper's terms within the recipe of pure pairs: does one of them still help?
+    "pure-pairs-text": replace(_PURE_PAIRS, weight_text=1.0),
+    "pure-pairs-fine": replace(_PURE_PAIRS, weight_fine=1.0),
+    "pure-pairs-enhancement": replace(_PURE_PAIRS, weight_enhancement=0.1),
     "pure-pairs-given-mask": replace(_PURE_PAIRS, map_source="given", rewrite_limit=0.0),
     # Ablations: one part left out.
     "spf-no-text": replace(_SPF, weight_text=0.0),
