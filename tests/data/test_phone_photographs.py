@@ -52,7 +52,7 @@ def phone(tmp_path: Path) -> Path:
 def train(folder: Path, output: Path, model: Path, *options: str) -> int:
     short = ["stage1_steps=2", "stage2_steps=2", "reference_portraits=2", "batch_size=2", "rank=2"]
     changes = [part for change in short for part in ("--set", change)]
-    return main(["train", str(folder), str(output), "--model", str(model), *changes, *options])
+    return main(["train", str(folder), str(output), "--model", str(model), "--method", "spf", *changes, *options])
 
 
 @pytest.mark.parametrize("shape", ["square", "buckets"])

@@ -130,6 +130,7 @@ PASSES = {
     "paper-weights-anchors": BOTH,
     **dict.fromkeys(("naive-anchors", "given-mask-anchors"), ["reference", "response"]),
     **{name: ["reference", "response"] for name in RECIPES if name.startswith("pure-pairs")},
+    **dict.fromkeys(("pure-pairs-text", "pure-pairs-fine"), BOTH),
     # Changes that leave less to compute.
     "spf,weight_text=0,weight_fine=0": ["reference", "response"],
     "spf-step-map,weight_text=0,weight_fine=0": ["reference, recorded", "response"],

@@ -31,7 +31,7 @@ CHANGES = {
 
 def options(toy: Path, custom: Path, output: Path, **changes: object) -> list[str]:
     settings = [f"--set={name}={value}" for name, value in {**CHANGES, **changes}.items()]
-    return ["train", str(custom), str(output), "--model", str(toy), *settings]
+    return ["train", str(custom), str(output), "--model", str(toy), "--method", "spf", *settings]
 
 
 def weights_of(output: Path) -> dict[str, list[float]]:
