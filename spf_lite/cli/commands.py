@@ -123,7 +123,7 @@ def combine(options: Namespace) -> int:
     unet = spf_lite.load(options.model).pipe.unet
     parts = write_combined(options.output, options.adapters, unet, options.strengths, options.without)
     for part in parts:
-        logger.info("%s, strength %g, rank %d", part.name, part.strength, max(part.ranks))
+        logger.info("%s", part)
     logger.info("wrote %s", options.output)
     return 0
 
@@ -136,5 +136,5 @@ def parts(options: Namespace) -> int:
     unet = spf_lite.load(options.model).pipe.unet
     for path in options.adapters:
         for part in parts_of(path, read_lora(path, unet)):
-            logger.info("%s: %s, strength %g, rank %d", path, part.name, part.strength, max(part.ranks))
+            logger.info("%s: %s", path, part)
     return 0

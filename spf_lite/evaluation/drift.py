@@ -105,10 +105,10 @@ def in_words(drift: Mapping[str, Estimate], most: int = 5) -> str:
     """The words that drifted most, as text. A star: it stands against chance (Holm 1979, over all words).
 
     Args:
-        drift: from :func:`drift_by_word`.
+        drift: from :func:`drift_by_word`, largest first.
         most: how many words.
     """
     stands = holm(drift)
-    first = sorted(drift.items(), key=lambda pair: -pair[1].mean)[:most]
+    first = list(drift.items())[:most]
     named = [f"{word} {estimate.mean:+.3f}{' *' if word in stands else ''}" for word, estimate in first]
     return ", ".join(named) or "too few prompts to say"

@@ -14,7 +14,6 @@ from spf_lite.config import TrainConfig
 from spf_lite.models.adapters.base import Trainable
 from spf_lite.models.adapters.combined_file import parts_of
 from spf_lite.models.adapters.continued import ContinuedLora
-from spf_lite.models.adapters.lora import check_no_adapter
 from spf_lite.models.adapters.lora_file import read_lora
 from spf_lite.models.adapters.stack import combined, merge, take_out
 from spf_lite.models.adapters.trainable import check_fits, make_trainable
@@ -65,29 +64,25 @@ def start(
         ValueError: if the options exclude each other.
     """
     _check_options(config, initial_adapter, after, continued)
-    unet = backbone.pipe.unet
-    if not after:
-        model = backbone_digest(backbone, config.weight_enhancement > 0) if digest else ""
-        kind, rank, seed = config.trainable, config.rank, config.seed
-        trained = make_trainable(kind, unet, rank, seed, config.steps, initial_adapter, config.layers)
-        return Start(trained, model, None if initial_adapter is None else digest_of(trained.state().items()))
-    check_no_adapter(unet)
+    unet, kind, rank, seed, layers = backbone.pipe.unet, config.trainable, config.rank, config.seed, config.layers
     read = [(path, read_lora(path, unet)) for path in after]
     names = tuple(part.name for path, own in read for part in parts_of(path, own))
     factors = combined([(own, 1.0) for _, own in read])
     if continued:
-        check_fits(factors, config.rank, config.layers, f"cannot continue {', '.join(map(str, after))}")
+        check_fits(factors, rank, layers, f"cannot continue {', '.join(map(str, after))}")
     before = merge(unet, factors)
     try:
         model = backbone_digest(backbone, config.weight_enhancement > 0) if digest else ""
+        trained: Trainable
         if continued:
-            trained = ContinuedLora(unet, config.rank, config.seed, config.layers, factors, before)
-            return Start(trained, model, digest_of(trained.state().items()), names)
-        trained = make_trainable(config.trainable, unet, config.rank, config.seed, config.steps, layers=config.layers)
+            trained = ContinuedLora(unet, rank, seed, layers, factors, before)
+        else:
+            trained = make_trainable(kind, unet, rank, seed, config.steps, initial_adapter, layers)
     except BaseException:
         take_out(unet, before)
         raise
-    return Start(trained, model, None, names)
+    given = continued or initial_adapter is not None
+    return Start(trained, model, digest_of(trained.state().items()) if given else None, names)
 
 
 def _check_options(

@@ -53,19 +53,25 @@ def stacked(toy_folders: dict[str, Path], adapters: list[Path]) -> torch.Tensor:
     return without_grad(backbone)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_new_adapter_on_top_of_earlier_ones(
-    kind: str, toy: Backbone, toy_folders: dict[str, Path], custom_set: CustomSet, earlier: list[Path], tmp_path: Path
-) -> None:
-    config = replace(CONFIG, trainable=kind, stage1_steps=3)
-    trainer = DualPathTrainer(toy, custom_set, config, after=earlier)
-    wanted = stacked(toy_folders, earlier)
+def fitted(trainer: DualPathTrainer, wanted: torch.Tensor) -> torch.Tensor:
+    """What a trainer's model predicts in the end. It begins as its reference, and the reference stays as ``wanted``."""
+    toy = trainer.backbone
     assert torch.allclose(without_grad(toy), wanted, atol=1e-5)
     trainer.fit(progress=False)
     with toy.reference():
         assert torch.allclose(without_grad(toy), wanted, atol=1e-5)
     tuned = without_grad(toy)
     assert not torch.allclose(tuned, wanted, atol=1e-3)
+    return tuned
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_adapter_on_top_of_earlier_ones(
+    kind: str, toy: Backbone, toy_folders: dict[str, Path], custom_set: CustomSet, earlier: list[Path], tmp_path: Path
+) -> None:
+    config = replace(CONFIG, trainable=kind, stage1_steps=3)
+    trainer = DualPathTrainer(toy, custom_set, config, after=earlier)
+    tuned = fitted(trainer, stacked(toy_folders, earlier))
     new = trainer.export(tmp_path / "new")
     assert "- On top of what was learned before: earlier-0" in (new / "README.md").read_text()
     assert torch.allclose(stacked(toy_folders, [*earlier, new]), tuned, atol=1e-5), "the export is what was added"
@@ -75,13 +81,7 @@ def test_one_adapter_continued_holds_everything(
     toy: Backbone, toy_folders: dict[str, Path], custom_set: CustomSet, earlier: list[Path], tmp_path: Path
 ) -> None:
     trainer = DualPathTrainer(toy, custom_set, replace(CONFIG, rank=4), after=earlier, continued=True)
-    wanted = stacked(toy_folders, earlier)
-    assert torch.allclose(without_grad(toy), wanted, atol=1e-5)
-    trainer.fit(progress=False)
-    with toy.reference():
-        assert torch.allclose(without_grad(toy), wanted, atol=1e-5)
-    tuned = without_grad(toy)
-    assert not torch.allclose(tuned, wanted, atol=1e-3)
+    tuned = fitted(trainer, stacked(toy_folders, earlier))
     fresh = load_toy(toy_folders["v_prediction"])
     load_adapter(fresh, trainer.export(tmp_path / "all"))
     assert (

@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 
 from spf_lite.files import write_files
-from spf_lite.models.adapters.lora_file import ADAPTER_FILE, Factors, find_adapter, lora_bytes, read_lora
-from spf_lite.models.adapters.stack import combined
+from spf_lite.models.adapters.lora_file import ADAPTER_FILE, Factors, find_adapter, lora_bytes, named, read_lora
+from spf_lite.models.adapters.stack import combined, with_strengths
 from spf_lite.models.errors import BackboneError
 
 #: Key of the metadata.
@@ -40,6 +40,9 @@ class Part:
     name: str
     strength: float
     ranks: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}, strength {self.strength:g}, rank {max(self.ranks)}"
 
 
 def parts_of(path: str | Path, factors: dict[str, Factors]) -> list[Part]:
@@ -95,34 +98,31 @@ def write_combined(
         ValueError: if there are not as many strengths as adapters, one is not finite, or there is no part of a name.
         OSError: if the folder cannot be written.
     """
-    strengths = [1.0] * len(adapters) if strengths is None else strengths
-    if len(strengths) != len(adapters):
-        raise ValueError(f"{len(strengths)} strengths for {len(adapters)} adapters: each needs one")
-    found: list[tuple[Part, dict[str, Factors]]] = []
-    for path, strength in zip(adapters, strengths, strict=True):
+    found: list[tuple[Part, dict[str, Factors], float]] = []
+    for path, strength in with_strengths(adapters, strengths):
         factors = read_lora(path, unet)
-        for part, own in _split(parts_of(path, factors), factors):
-            found.append((Part(part.name, part.strength * strength, part.ranks), _times(own, strength)))
-    names = [part.name for part, _ in found]
+        found += [
+            (replace(part, strength=part.strength * strength), own, strength)
+            for part, own in _split(parts_of(path, factors), factors)
+        ]
+    names = [part.name for part, *_ in found]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise BackboneError(f"several adapters are called {', '.join(twice)}: rename a folder")
     if unknown := set(without) - set(names):
         raise ValueError(f"no part {', '.join(sorted(unknown))}: there are {', '.join(names)}")
-    kept = [(part, own) for part, own in found if part.name not in without]
+    kept = [one for one in found if one[0].name not in without]
     if not kept:
         raise BackboneError("nothing is left to write: all parts are left out")
-    factors = combined([(own, 1.0) for _, own in kept])
+    factors = combined([(own, strength) for _, own, strength in kept])
     parts = [
         Part(part.name, part.strength, tuple(len(own[name].down) if name in own else 0 for name in sorted(factors)))
-        for part, own in kept
+        for part, own, _ in kept
     ]
     rows = [{"name": part.name, "strength": part.strength, "ranks": part.ranks} for part in parts]
-    layers = {f"{name}.lora_A.weight": pair.down for name, pair in factors.items()}
-    layers |= {f"{name}.lora_B.weight": pair.up for name, pair in factors.items()}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # Weights last: where they are, the adapter is whole.
-    content = lora_bytes(layers, {PARTS: json.dumps(rows)})
+    content = lora_bytes(named(factors), {PARTS: json.dumps(rows)})
     write_files({folder / CARD: _card(parts), folder / ADAPTER_FILE: content})
     return parts
 
@@ -140,10 +140,6 @@ def _split(parts: Sequence[Part], factors: dict[str, Factors]) -> list[tuple[Par
                 own[name] = Factors(factors[name].down[here], factors[name].up[:, here])
         split.append((part, own))
     return split
-
-
-def _times(factors: dict[str, Factors], strength: float) -> dict[str, Factors]:
-    return combined([(factors, strength)]) if strength != 1 else factors
 
 
 def _card(parts: Sequence[Part]) -> str:

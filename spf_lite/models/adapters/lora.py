@@ -16,7 +16,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
 from peft.utils import set_peft_model_state_dict
 
-from spf_lite.models.adapters.lora_file import ADAPTER_FILE, Factors, read_lora
+from spf_lite.models.adapters.lora_file import ADAPTER_FILE, Factors, named, read_lora
 from spf_lite.models.compatibility import check_unet
 from spf_lite.models.errors import BackboneError
 
@@ -159,9 +159,7 @@ def load_factors(
         ),
         adapter_name=LOADED,
     )
-    state = {f"{name}.lora_A.weight": pair.down for name, pair in factors.items()}
-    state |= {f"{name}.lora_B.weight": pair.up for name, pair in factors.items()}
-    set_peft_model_state_dict(unet, state, adapter_name=LOADED)
+    set_peft_model_state_dict(unet, named(factors), adapter_name=LOADED)
     if strength != 1.0:
         unet.set_adapters([LOADED], [float(strength)])
 

@@ -86,6 +86,11 @@ def read_lora(path: str | Path, unet: UNet2DConditionModel) -> dict[str, Factors
     return found
 
 
+def named(factors: Mapping[str, Factors]) -> dict[str, Tensor]:
+    """Both factors of each layer as peft names them: ``<layer>.lora_A.weight`` and ``<layer>.lora_B.weight``."""
+    return {name + end: value for name, pair in factors.items() for end, value in zip((_DOWN, _UP), pair, strict=True)}
+
+
 def lora_bytes(layers: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """A LoRA file as diffusers writes it, as bytes: its own writer would leave half a file when it is interrupted.
 

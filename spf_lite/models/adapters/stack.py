@@ -61,10 +61,19 @@ def read_stack(
         BackboneError: if one of them cannot be read or does not fit.
         ValueError: if there are not as many strengths as adapters, or one is not finite.
     """
+    return combined([(read_lora(path, unet), strength) for path, strength in with_strengths(adapters, strengths)])
+
+
+def with_strengths(adapters: Sequence[str | Path], strengths: Sequence[float] | None) -> list[tuple[str | Path, float]]:
+    """Each adapter with its strength; 1 if none are given.
+
+    Raises:
+        ValueError: if there are not as many strengths as adapters.
+    """
     strengths = [1.0] * len(adapters) if strengths is None else strengths
     if len(strengths) != len(adapters):
         raise ValueError(f"{len(strengths)} strengths for {len(adapters)} adapters: each needs one")
-    return combined([(read_lora(path, unet), strength) for path, strength in zip(adapters, strengths, strict=True)])
+    return list(zip(adapters, strengths, strict=True))
 
 
 def load_stack(
