@@ -99,6 +99,14 @@ def input_path(text: str) -> Path:
     return path
 
 
+def named_path(text: str) -> tuple[str, Path]:
+    """A name and a file or folder that is there: ``name=path``."""
+    name, equals, path = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=PATH")
+    return name, input_path(path)
+
+
 def target(text: str) -> str:
     """A target of the tiny world."""
     from spf_lite.tiny_world.portraits import get_target

