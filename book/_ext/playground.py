@@ -42,7 +42,14 @@ RUNTIME_FILES = {
 #: The worker's code, in this order.
 ENGINE = ("tokenizer.js", "noise.js", "weights.js", "engine.js")
 #: What the exported files depend on.
-INPUTS = ("spf_lite/**/*.py", "data_samples/tiny-portraits/**/*", "data_samples/adapters/**/*", "constraints.txt")
+INPUTS = (
+    "spf_lite/export/*.py",
+    "spf_lite/models/**/*.py",
+    "spf_lite/method/attention.py",
+    "data_samples/tiny-portraits/**/*",
+    "data_samples/adapters/**/*",
+    "constraints.txt",
+)
 #: Recipes whose adapters are offered, in this order, and what the page calls them.
 METHODS = {
     "naive": "naive fine-tuning",

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -172,7 +171,8 @@ def test_texts_noise_and_tokens_are_those_of_the_library(started: Watched) -> No
 
 def test_a_word_shows_where_it_acts(started: Watched) -> None:
     page = started.page
-    choose(page, "method", "pure-pairs")
+    for name, value in (("target", "sunglasses"), ("asked", "yes"), ("method", "pure-pairs")):
+        choose(page, name, value)
     overlay = page.locator("#playground .spf-overlay").first
     assert overlay.is_hidden()
     words = page.locator("#spf-playground-word option").all_inner_texts()

@@ -337,7 +337,7 @@ globalThis.spfPlayground = (() => {
   function put(name, { pixels, width, height }) {
     const { canvas } = views[name];
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-    canvas.getContext("2d").putImageData(new ImageData(new Uint8ClampedArray(pixels), width, height), 0, 0);
+    canvas.getContext("2d", { willReadFrequently: true }).putImageData(new ImageData(new Uint8ClampedArray(pixels), width, height), 0, 0);
   }
 
   function showSides(portraits) {
@@ -403,7 +403,7 @@ globalThis.spfPlayground = (() => {
       Object.assign(overlay, { width, height });
       const pixels = new Uint8ClampedArray(4 * map.length);
       map.forEach((value, at) => pixels.set([230, 85, 13, 255 * (value / most)], 4 * at));
-      overlay.getContext("2d").putImageData(new ImageData(pixels, width, height), 0, 0);
+      overlay.getContext("2d", { willReadFrequently: true }).putImageData(new ImageData(pixels, width, height), 0, 0);
       overlay.style.opacity = state.opacity;
     }
   }
