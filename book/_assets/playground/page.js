@@ -8,7 +8,7 @@
 globalThis.spfPlayground = (() => {
   const folder = new URL(".", document.currentScript.src).href;
   const received = new Map();
-  const root = document.getElementById("playground");
+  const root = document.getElementById("spf-playground");
 
   function make(tag, attributes = {}, ...children) {
     const element = document.createElement(tag);
@@ -145,7 +145,7 @@ globalThis.spfPlayground = (() => {
   const PLAIN = (name) => name.replace("_", " ");
 
   function labelled(name, label, control, ...more) {
-    const id = `spf-playground-${name}`;
+    const id = `spf-pg-${name}`;
     control.id = id;
     controls[name] = control;
     return make("div", { class: "spf-field" }, make("label", { for: id }, label), control, ...more);
@@ -159,7 +159,7 @@ globalThis.spfPlayground = (() => {
 
   function slider(name, label, limits, spoken) {
     const control = make("input", { type: "range", ...limits });
-    const output = make("output", { for: `spf-playground-${name}` });
+    const output = make("output", { for: `spf-pg-${name}` });
     control.show = () => {
       output.textContent = Number(control.value).toFixed(limits.step < 0.1 ? 2 : 1);
       control.setAttribute("aria-valuetext", `${output.textContent} ${spoken}`);
@@ -395,14 +395,15 @@ globalThis.spfPlayground = (() => {
       }
       return { side, map, height, width };
     });
-    const most = Math.max(...maps.flatMap(({ map }) => [...map]));
+    const values = maps.flatMap(({ map }) => [...map]);
+    const [least, most] = [Math.min(...values), Math.max(...values)];
     for (const { side, map, height, width } of maps) {
       const { overlay } = views[side];
       overlay.hidden = !visible;
       if (!visible) continue;
       Object.assign(overlay, { width, height });
       const pixels = new Uint8ClampedArray(4 * map.length);
-      map.forEach((value, at) => pixels.set([230, 85, 13, 255 * (value / most)], 4 * at));
+      map.forEach((value, at) => pixels.set([230, 85, 13, (255 * (value - least)) / (most - least)], 4 * at));
       overlay.getContext("2d", { willReadFrequently: true }).putImageData(new ImageData(pixels, width, height), 0, 0);
       overlay.style.opacity = state.opacity;
     }
