@@ -65,7 +65,7 @@ def test_library_and_chapters_point_at_each_other() -> None:
     for module in (BOOK.parent / "spf_lite").rglob("*.py"):
         dotted = ".".join(module.relative_to(BOOK.parent).with_suffix("").parts)
         for name in LINK.findall(module.read_text(encoding="utf-8")):
-            chapter = BOOK / f"{name}.ipynb"
+            chapter = next(iter(BOOK.glob(f"{name}.*")), BOOK / name)
             assert chapter.exists(), f"{dotted} points at {name}, which is not there"
             text = chapter.read_text(encoding="utf-8")
             assert any(called in text for called in _called(dotted)), f"{name} is silent about {dotted}"
