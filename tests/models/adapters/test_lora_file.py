@@ -135,11 +135,11 @@ def pair(name: str = f"unet.{QUERY}", down: tuple[int, ...] = (2, 8), up: tuple[
 WRONG: dict[str, tuple[State, str]] = {
     "peft checkpoint": (
         pair(f"base_model.model.{QUERY}"),
-        r"2 of its keys have no layer .*write the adapter by unet.save",
+        r"2 of its keys have no layer .*write the adapter by save_lora_adapter",
     ),
-    "random keys": (pair("anything"), "2 of its keys have no layer in the UNet .*trained on another model"),
+    "random keys": (pair("anything"), "2 of its keys have no layer in the network .*trained on another model"),
     "not a lora": ({"unet.conv_in.weight": torch.ones(4)}, "1 of its keys have no layer"),
-    "transformer": (pair("transformer.blocks.0.attn.to_q"), "have no layer in the UNet"),
+    "transformer": (pair("transformer.blocks.0.attn.to_q"), "have no layer in the network"),
     "another unet": ({**pair(), **pair("unet.down_blocks.7.attentions.0.proj_in")}, "2 of its keys have no layer"),
     "kohya of another unet": (kohya(pair("down_blocks_7_attentions_0_proj_in"), None), "2 of its keys have no layer"),
     "two namings": ({**pair(), **kohya(pair(QUERY), None)}, "3 of its keys have no layer"),
