@@ -28,7 +28,7 @@ from spf_lite.models.codec import decode_latents
 from spf_lite.models.compatibility import check_pipeline, check_precision, check_source
 from spf_lite.models.errors import BackboneError
 from spf_lite.models.quiet import no_loading_bars
-from spf_lite.models.specification import BackboneSpec, specification_of
+from spf_lite.models.specification import USUAL_GUIDANCE, BackboneSpec, specification_of
 from spf_lite.models.tokenizer import Reader
 
 
@@ -142,11 +142,13 @@ def load(name: str = "tiny", device: str | torch.device | None = None, dtype: to
         raise BackboneError(f"{spec.source!r} cannot be loaded as a {kind} pipeline: {error}") from error
     pipe.set_progress_bar_config(disable=True)
     check_pipeline(pipe)
+    architecture.check_dtype(pipe, spec.dtype)
     for module in architecture.modules(pipe).values():
         module.requires_grad_(False).eval()
         _to_dtype(module, spec.dtype)
     resolution = architecture.attention_resolution(architecture.network(pipe).config, spec.attention_resolution)
-    return Backbone(pipe.to(device), replace(spec, attention_resolution=resolution))
+    guidance = architecture.guidance_scale if spec.guidance_scale == USUAL_GUIDANCE else spec.guidance_scale
+    return Backbone(pipe.to(device), replace(spec, attention_resolution=resolution, guidance_scale=guidance))
 
 
 def _to_dtype(module: nn.Module, dtype: torch.dtype) -> None:

@@ -143,7 +143,7 @@ def small_unet(**options: Any) -> UNet2DConditionModel:
 @pytest.mark.parametrize(
     "options, message",
     [
-        (XL, "addition_embed_type"),
+        ({**XL, "addition_embed_type": "text_image"}, "addition_embed_type"),
         ({"class_embed_type": "timestep"}, "class_embed_type"),
         ({"num_class_embeds": 4}, "num_class_embeds"),
         ({"time_cond_proj_dim": 4}, "time_cond_proj_dim"),

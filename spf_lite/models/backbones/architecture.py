@@ -29,12 +29,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from diffusers import DiffusionPipeline, ModelMixin
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from spf_lite.models.backbones.recording import CrossAttentionRecorder, LayerRecord, Recorder
 from spf_lite.models.errors import BackboneError
+from spf_lite.models.specification import USUAL_GUIDANCE
 from spf_lite.models.tokenizer import Reader
 
 #: A LoRA file's tensors, kohya's alphas by layer, and peft's options of the network's adapter.
@@ -47,8 +49,10 @@ class Architecture(ABC):
     Attributes:
         title: for messages.
         pipeline: diffusers' pipeline that loads it.
+        prefix: what the names of all its pipelines begin with, such as those for inpainting; empty: they tell nothing.
         part: name of the network in the pipeline; also the prefix of its keys in a LoRA file.
         encoders: names of the frozen parts that encode texts.
+        guidance_scale: of classifier-free guidance (Ho & Salimans 2022), diffusers' default for the class.
         lora_layers: the layers of each of :data:`spf_lite.config.LAYERS` that the class has, by the ends of their
             names.
         text_projections: those of them that read the text; empty: none reads it as the encoder gives it.
@@ -57,8 +61,10 @@ class Architecture(ABC):
 
     title: ClassVar[str]
     pipeline: ClassVar[type[DiffusionPipeline]]
+    prefix: ClassVar[str] = ""
     part: ClassVar[str]
     encoders: ClassVar[tuple[str, ...]]
+    guidance_scale: ClassVar[float] = USUAL_GUIDANCE
     lora_layers: ClassVar[Mapping[str, tuple[str, ...]]]
     text_projections: ClassVar[tuple[str, ...]]
     processors: ClassVar[tuple[type, ...]]
@@ -96,6 +102,18 @@ class Architecture(ABC):
 
         Raises:
             BackboneError: if it is compiled, of an unsupported kind, or has foreign attention processors.
+        """
+
+    def name_faults(self, index: Mapping[str, Any]) -> list[str]:
+        """Whether a pipeline is another one of this class: for inpainting, for pictures as prompts, and so on."""
+        name, own = index.get("_class_name"), self.pipeline.__name__
+        return [] if not self.prefix or name == own else [f"the pipeline is {name}, supported is {own}"]
+
+    def check_dtype(self, pipe: DiffusionPipeline, dtype: torch.dtype) -> None:  # noqa: B027 (most have no limits)
+        """Check that the frozen weights of a model may have a type.
+
+        Raises:
+            BackboneError: if they would overflow in it.
         """
 
     def load(self, source: str) -> DiffusionPipeline:

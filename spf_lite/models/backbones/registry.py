@@ -9,11 +9,12 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from spf_lite.models.backbones.architecture import Architecture
+from spf_lite.models.backbones.sdxl import StableDiffusionXL
 from spf_lite.models.backbones.unet import StableDiffusion
 from spf_lite.models.errors import BackboneError
 
 #: The supported classes. The last one takes what is of no other class, and says what of it is not supported.
-ARCHITECTURES: tuple[Architecture, ...] = (StableDiffusion(),)
+ARCHITECTURES: tuple[Architecture, ...] = (StableDiffusionXL(), StableDiffusion())
 
 
 def architecture_named(index: Mapping[str, Any]) -> Architecture:
@@ -22,8 +23,8 @@ def architecture_named(index: Mapping[str, Any]) -> Architecture:
     Args:
         index: its ``model_index.json``.
     """
-    name = index.get("_class_name")
-    return next((found for found in ARCHITECTURES if found.pipeline.__name__ == name), ARCHITECTURES[-1])
+    name = str(index.get("_class_name"))
+    return next((found for found in ARCHITECTURES if found.prefix and name.startswith(found.prefix)), ARCHITECTURES[-1])
 
 
 def architecture_of(pipe: DiffusionPipeline) -> Architecture:

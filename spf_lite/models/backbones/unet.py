@@ -86,7 +86,7 @@ class UNetArchitecture(Architecture):
     unet_defaults: ClassVar[Mapping[str, tuple[object, str]]]
 
     def check_source(self, source: str, index: Mapping[str, Any]) -> None:
-        faults = part_faults(index, self.parts, self.foreign_parts)
+        faults = self.name_faults(index) + part_faults(index, self.parts, self.foreign_parts)
         if not faults:
             vae = AutoencoderKL.load_config(source, subfolder="vae")
             faults += self.unet_faults(UNet2DConditionModel.load_config(source, subfolder="unet"), vae)
