@@ -153,5 +153,10 @@ def load(name: str = "tiny", device: str | torch.device | None = None, dtype: to
 
 def _to_dtype(module: nn.Module, dtype: torch.dtype) -> None:
     """Convert weights. transformers may have taken the type that its part is stored in, diffusers always 32 bits."""
-    if module.dtype != dtype:
-        nn.Module.to(module, dtype)  # diffusers' own method warns of parts that the model may not have
+    if module.dtype == dtype:
+        return
+    nn.Module.to(module, dtype)  # diffusers' own method warns of parts that the model may not have
+    kept = getattr(module, "_keep_in_fp32_modules", None) or ()
+    for name, part in module.named_modules():
+        if dtype == torch.float16 and name.rpartition(".")[2] in kept:  # what would overflow, such as T5's "wo"
+            part.float()

@@ -16,7 +16,7 @@ from diffusers import ModelMixin
 from safetensors import safe_open
 
 from spf_lite.files import write_files
-from spf_lite.models.adapters.lora_file import ADAPTER_FILE, Factors, find_adapter, named, read_lora
+from spf_lite.models.adapters.lora_file import ADAPTER_FILES, Factors, find_adapter, named, read_lora
 from spf_lite.models.adapters.stack import combined, with_strengths
 from spf_lite.models.backbones.registry import architecture_of_network
 from spf_lite.models.errors import BackboneError
@@ -61,7 +61,7 @@ def parts_of(path: str | Path, factors: dict[str, Factors]) -> list[Part]:
     with safe_open(file, framework="pt") as content:
         said = (content.metadata() or {}).get(PARTS)
     if said is None:
-        folder = file.parent if file.name == ADAPTER_FILE else file.with_suffix("")
+        folder = file.parent if file.name in ADAPTER_FILES else file.with_suffix("")
         named = folder.resolve().parent if folder.name == _EXPORT else folder
         return [Part(named.name, 1.0, whole)]
     try:

@@ -20,11 +20,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from spf_lite.models.backbones.architecture import LoraFile
-from spf_lite.models.backbones.files import ADAPTER_FILE, DOWN, UP, layer_of
+from spf_lite.models.backbones.files import ADAPTER_FILE, ADAPTER_FILES, DOWN, UP, layer_of
 from spf_lite.models.backbones.registry import architecture_of_network
 from spf_lite.models.errors import BackboneError
 
-__all__ = ["ADAPTER_FILE", "Factors", "find_adapter", "named", "read_lora"]
+__all__ = ["ADAPTER_FILE", "ADAPTER_FILES", "Factors", "find_adapter", "named", "read_lora"]
 
 #: Beginnings of keys that belong to text encoders, in the naming of diffusers and of kohya.
 _TEXT = ("text_encoder.", "text_encoder_2.", "text_encoder_3.", "lora_te")
@@ -100,12 +100,12 @@ def find_adapter(path: str | Path) -> Path:
         BackboneError: if there is none, or it is not in the safetensors format.
     """
     path = Path(path).expanduser()
-    if path.is_dir() and not (path / ADAPTER_FILE).is_file():
+    if path.is_dir() and (found := next((path / name for name in ADAPTER_FILES if (path / name).is_file()), None)):
+        return found
+    if path.is_dir():
         others = ", ".join(sorted(found.name for found in path.glob("*.safetensors")))
         hint = f" (it holds {others}: name the file)" if others else ""
         raise BackboneError(f"no adapter in {path}: there is no {ADAPTER_FILE}{hint}")
-    if path.is_dir():
-        return path / ADAPTER_FILE
     if not path.is_file():
         missing = f"there is no {ADAPTER_FILE}" if path.suffix != ".safetensors" else "there is no such file"
         raise BackboneError(f"no adapter in {path}: {missing}")

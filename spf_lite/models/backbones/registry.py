@@ -9,12 +9,17 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from spf_lite.models.backbones.architecture import Architecture
+from spf_lite.models.backbones.pixart import PixArtSigma
 from spf_lite.models.backbones.sdxl import StableDiffusionXL
 from spf_lite.models.backbones.unet import StableDiffusion
 from spf_lite.models.errors import BackboneError
 
 #: The supported classes. The last one takes what is of no other class, and says what of it is not supported.
-ARCHITECTURES: tuple[Architecture, ...] = (StableDiffusionXL(), StableDiffusion())
+ARCHITECTURES: tuple[Architecture, ...] = (
+    StableDiffusionXL(),
+    PixArtSigma(),
+    StableDiffusion(),
+)
 
 
 def architecture_named(index: Mapping[str, Any]) -> Architecture:

@@ -11,8 +11,8 @@ from torch import Tensor
 from spf_lite.config import WEIGHTS, TrainConfig
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.files import read_text, write_files
-from spf_lite.models.adapters.lora_file import ADAPTER_FILE
 from spf_lite.models.backbones.architecture import Architecture
+from spf_lite.models.backbones.files import ADAPTER_FILES, PEFT_CONFIG
 from spf_lite.models.backbones.unet import StableDiffusion
 from spf_lite.training.loss_meter import check_finite
 from spf_lite.training.recipes import recipe_name
@@ -64,8 +64,8 @@ def write_adapter(
 def remove_adapter(folder: str | Path) -> None:
     """Delete what :func:`write_adapter` and :func:`add_measures` wrote, weights first, and nothing else."""
     folder = Path(folder)
-    if (folder / ADAPTER_FILE).is_file():
-        for name in (ADAPTER_FILE, CARD, CONFIG, MEASURES):
+    if any((folder / name).is_file() for name in ADAPTER_FILES):
+        for name in (*ADAPTER_FILES, PEFT_CONFIG, CARD, CONFIG, MEASURES):
             (folder / name).unlink(missing_ok=True)
         if not any(folder.iterdir()):
             folder.rmdir()
