@@ -3,15 +3,15 @@ r"""The forward process of diffusion, what a network predicts, and the one-step 
 All processes mix clean latents and noise, :math:`z_t = a_t\, z_0 + s_t\, \epsilon`. The scheduler says how, and what
 its network predicts:
 
-===============================  =========================  ===============================  ==========================
-kind                             :math:`a_t`                :math:`s_t`                      prediction
-===============================  =========================  ===============================  ==========================
-``epsilon`` (Ho et al. 2020)     :math:`\sqrt{\bar\alpha}`  :math:`\sqrt{1 - \bar\alpha}`    :math:`\epsilon`
-``v_prediction`` (Salimans &     :math:`\sqrt{\bar\alpha}`  :math:`\sqrt{1 - \bar\alpha}`    :math:`a\,\epsilon - s\,
-Ho 2022)                                                                                     z_0`
-``flow`` (Liu et al. 2022,       :math:`1 - \sigma`         :math:`\sigma`                   :math:`\epsilon - z_0`
-rectified flow)
-===============================  =========================  ===============================  ==========================
+================  =========================  =============================  ==============================
+kind              :math:`a_t`                :math:`s_t`                    prediction
+================  =========================  =============================  ==============================
+``epsilon``       :math:`\sqrt{\bar\alpha}`  :math:`\sqrt{1 - \bar\alpha}`  :math:`\epsilon`
+``v_prediction``  :math:`\sqrt{\bar\alpha}`  :math:`\sqrt{1 - \bar\alpha}`  :math:`a\,\epsilon - s\, z_0`
+``flow``          :math:`1 - \sigma`         :math:`\sigma`                 :math:`\epsilon - z_0`
+================  =========================  =============================  ==============================
+
+Sources: noise, Ho et al. 2020; velocity, Salimans & Ho 2022; rectified flow, Liu et al. 2022 (arXiv 2209.03003).
 
 Timesteps are whole numbers from 0 to ``num_train_timesteps`` - 1, from little noise to much, in every kind. Stable
 Diffusion 1.5 predicts the noise, the tiny model the velocity. The factors are computed in float32.

@@ -64,6 +64,9 @@ def start(
         ValueError: if the options exclude each other.
     """
     _check_options(config, initial_adapter, after, continued)
+    backbone.architecture.trained_layers(config.layers)  # refuses layers that the class has not
+    if config.contrast:
+        backbone.architecture.check_contrast()
     network, kind, rank, seed, layers = backbone.network, config.trainable, config.rank, config.seed, config.layers
     read = [(path, read_lora(path, network)) for path in after]
     names = tuple(part.name for path, own in read for part in parts_of(path, own))

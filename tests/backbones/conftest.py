@@ -4,7 +4,6 @@ Each folder holds a whole pipeline for 64-pixel portraits with 8 x 8 latents, a 
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +185,28 @@ def _check_the_reference(backbone: Backbone, fresh: Backbone, trainer: DualPathT
     assert torch.equal(found, expected)
 
 
-def without_weights(config: TrainConfig = EVERY_TERM) -> TrainConfig:
-    """The same run with the shortest stages."""
-    return replace(config, stage1_steps=1, stage2_steps=1)
+def train_on_pure_pairs(folder: Path, custom_set: CustomSet) -> None:
+    """One step of the recommended recipe's terms, with 16-bit weights, autocast, and gradient checkpointing."""
+    config = TrainConfig(
+        stage1_steps=0,
+        stage2_steps=1,
+        batch_size=2,
+        rank=2,
+        weight_output=1.0,
+        weight_text=0.5,
+        weight_reconstruction=1.0,
+        anchor_share=0.5,
+        reference_portraits=2,
+        reference_share=0.0,
+        map_source="surprise",
+        fill_captions=True,
+        pure_pairs=2,
+        mixed_precision="bf16",
+        gradient_checkpointing=True,
+    )
+    backbone = load(str(folder), dtype=torch.bfloat16)
+    trainer = DualPathTrainer(backbone, few(custom_set), config)
+    (line,) = trainer.fit(progress=False).history
+    assert torch.tensor(line["loss"]).isfinite() and len(trainer.custom) == 2
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.parameters)
+    assert any(bool(parameter.grad.abs().sum() > 0) for parameter in trainer.parameters if parameter.grad is not None)

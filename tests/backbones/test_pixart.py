@@ -24,7 +24,16 @@ from spf_lite.models.tokenizer import PromptTooLongError
 from spf_lite.training.trainer import DualPathTrainer
 
 from ..models.conftest import without_weights as without_tensors
-from .conftest import autoencoder, few, go_the_whole_way, plain_options, t5_encoder, t5_tokenizer, write
+from .conftest import (
+    autoencoder,
+    few,
+    go_the_whole_way,
+    plain_options,
+    t5_encoder,
+    t5_tokenizer,
+    train_on_pure_pairs,
+    write,
+)
 
 WIDTH = 16
 
@@ -71,6 +80,11 @@ def paint_plain(folder: Path, adapter: Path) -> list[Image.Image]:
 def test_the_whole_way(folder: Path, custom_set: CustomSet, tmp_path: Path) -> None:
     backbone = go_the_whole_way(folder, custom_set, tmp_path, paint_plain)
     assert isinstance(backbone.architecture, PixArtSigma)
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_pure_pairs_in_16_bits_with_checkpointing(folder: Path, custom_set: CustomSet) -> None:
+    train_on_pure_pairs(folder, custom_set)
 
 
 def test_texts_are_encoded_as_the_pipeline_encodes_them(folder: Path) -> None:

@@ -16,7 +16,15 @@ from spf_lite.models.backbones.sdxl import StableDiffusionXL
 from spf_lite.models.errors import BackboneError
 
 from ..models.conftest import without_weights as without_tensors
-from .conftest import autoencoder, go_the_whole_way, plain_options, second_tokenizer, text_config, write
+from .conftest import (
+    autoencoder,
+    go_the_whole_way,
+    plain_options,
+    second_tokenizer,
+    text_config,
+    train_on_pure_pairs,
+    write,
+)
 
 POOLED, TIME = 24, 4
 
@@ -67,6 +75,11 @@ def paint_plain(folder: Path, adapter: Path) -> list[Image.Image]:
 def test_the_whole_way(folder: Path, custom_set: CustomSet, tmp_path: Path) -> None:
     backbone = go_the_whole_way(folder, custom_set, tmp_path, paint_plain)
     assert isinstance(backbone.architecture, StableDiffusionXL)
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_pure_pairs_in_16_bits_with_checkpointing(folder: Path, custom_set: CustomSet) -> None:
+    train_on_pure_pairs(folder, custom_set)
 
 
 def test_texts_are_encoded_as_the_pipeline_encodes_them(folder: Path) -> None:

@@ -179,6 +179,15 @@ class Architecture(ABC):
     def text_shape(self, pipe: DiffusionPipeline) -> tuple[int, int]:
         """R and the width of an encoded text."""
 
+    def check_contrast(self) -> None:
+        """Check that low-rank factors can start along directions of the text (:mod:`spf_lite.method.contrast`).
+
+        Raises:
+            BackboneError: if no keys and values read the text alone.
+        """
+        if not self.text_projections:
+            raise BackboneError(f"{self.title} has no keys that read the text alone: set contrast=0")
+
     def projected_text(self, network: ModelMixin, text: Tensor) -> tuple[Tensor, Tensor]:
         """What keys and values read of a text.
 
@@ -192,7 +201,8 @@ class Architecture(ABC):
         Raises:
             BackboneError: if keys and values read something that depends on more than the text.
         """
-        raise BackboneError(f"{self.title} has no keys that read the text alone: set contrast=0")
+        self.check_contrast()
+        raise NotImplementedError(f"{type(self).__name__} has text_projections: it has to say what they read")
 
     # -- one pass ------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
-from diffusers.utils import convert_state_dict_to_diffusers, convert_unet_state_dict_to_peft
+from diffusers.utils import convert_unet_state_dict_to_peft
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -31,7 +31,7 @@ def diffusers_lora_bytes(
     Args:
         pipeline: whose ``save_lora_weights`` writes.
         argument: of this method, which takes the layers of the network.
-        layers: both factors of each layer, ``<layer>.lora_A.weight`` and ``<layer>.lora_B.weight``.
+        layers: both factors of each layer, in the naming that the pipeline reads.
         metadata: texts that stand in the file besides.
 
     Returns:
@@ -42,7 +42,7 @@ def diffusers_lora_bytes(
     def keep(tensors: dict[str, Tensor], path: str) -> None:
         written.append(save(tensors, metadata={"format": "pt", **metadata}))
 
-    pipeline.save_lora_weights(Path(), **{argument: convert_state_dict_to_diffusers(dict(layers))}, save_function=keep)
+    pipeline.save_lora_weights(Path(), **{argument: dict(layers)}, save_function=keep)
     (content,) = written
     return {ADAPTER_FILE: content}
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from spf_lite.models.backbones.architecture import Architecture
 from spf_lite.models.backbones.pixart import PixArtSigma
+from spf_lite.models.backbones.sd3 import StableDiffusion3
 from spf_lite.models.backbones.sdxl import StableDiffusionXL
 from spf_lite.models.backbones.unet import StableDiffusion
 from spf_lite.models.errors import BackboneError
@@ -17,6 +18,7 @@ from spf_lite.models.errors import BackboneError
 #: The supported classes. The last one takes what is of no other class, and says what of it is not supported.
 ARCHITECTURES: tuple[Architecture, ...] = (
     StableDiffusionXL(),
+    StableDiffusion3(),
     PixArtSigma(),
     StableDiffusion(),
 )

@@ -21,6 +21,7 @@ from diffusers.models.attention_processor import (
     SlicedAttnProcessor,
     XFormersAttnProcessor,
 )
+from diffusers.utils import convert_state_dict_to_diffusers
 from torch import Tensor, nn
 
 from spf_lite.models.backbones.architecture import Architecture, LoraFile
@@ -133,7 +134,8 @@ class UNetArchitecture(Architecture):
         return state, split_alphas(self.part, alphas), dict(metadata or {})
 
     def adapter_files(self, layers: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, bytes]:
-        return diffusers_lora_bytes(self.pipeline, "unet_lora_layers", layers, metadata)
+        named = convert_state_dict_to_diffusers(dict(layers))
+        return diffusers_lora_bytes(self.pipeline, "unet_lora_layers", named, metadata)
 
 
 class StableDiffusion(UNetArchitecture):
