@@ -24,8 +24,8 @@ class Item:
     Attributes:
         latents: x0, scaled, (C, h, w); h and w differ between buckets.
         pair: base and complete text, tokenised and aligned.
-        base: ``encoder_hidden_states`` of the base text, (L, width).
-        complete: of the complete text, (L, width).
+        base: the base text, encoded, (R, width); its first L rows belong to the tokens.
+        complete: the complete text, encoded, (R, width).
         distances: CLIP distances of the phrases to the target, (P,).
         portrait_features: CLIP embedding of the portrait; only the enhancement loss uses it, (width,).
         target_features: CLIP embedding of the target text, (width,).
@@ -52,8 +52,8 @@ class Batch:
 
     Attributes:
         latents: x0, scaled, (B, C, h, w).
-        base: ``encoder_hidden_states`` of the base texts, (B, L, width).
-        complete: of the complete texts; of the base texts again for reconstruction items, anchors among them.
+        base: the base texts, encoded, (B, R, width).
+        complete: the complete texts, encoded; the base texts again for reconstruction items, anchors among them.
         phrases: token averages per phrase, (B, P, L), see :func:`spf_lite.data.batch.phrase_matrix`.
         distances: CLIP distances of the phrases to the target, (B, P).
         base_tokens: indices of aligned tokens in the base text, (B, K).
@@ -99,7 +99,7 @@ def phrase_matrix(pairs: Sequence[PromptPair], length: int) -> Tensor:
     matrix = torch.zeros(len(pairs), most, length)
     for b, pair in enumerate(pairs):
         for p, phrase in enumerate(pair.phrases):
-            matrix[b, p, phrase.start : phrase.stop] = 1 / len(phrase.tokens)
+            matrix[b, p, list(phrase.tokens)] = 1 / len(phrase.tokens)
     return matrix
 
 
@@ -117,7 +117,7 @@ def without_text(item: Item, empty: Tensor) -> Item:
 
     Args:
         item: any item.
-        empty: ``encoder_hidden_states`` of the empty text, (L, width).
+        empty: the empty text, encoded, (R, width).
     """
     pair = replace(item.pair, base_text="", phrases=(), alignment=())
     return replace(item, base=empty, pair=pair, distances=item.distances[:0])
@@ -149,7 +149,7 @@ def collate(items: Sequence[Item], reconstruction: Sequence[bool]) -> Batch:
         indices[:, row, : len(matched)] = torch.tensor(matched, dtype=torch.long).reshape(-1, 2).T
         aligned[row, : len(matched)] = 1
         if not again:
-            target[row, item.pair.target.start : item.pair.target.stop] = 1 / len(item.pair.target.tokens)
+            target[row, list(item.pair.target.tokens)] = 1 / len(item.pair.target.tokens)
     everywhere = torch.ones(1, *items[0].latents.shape[-2:])
     return Batch(
         latents=torch.stack([item.latents for item in items]),

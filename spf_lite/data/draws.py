@@ -70,7 +70,7 @@ def draw(
             share of the items.
         references: items of reference portraits, with every size of ``custom``; empty: the custom set alone.
         num_train_timesteps: of the scheduler.
-        empty: ``encoder_hidden_states`` of the empty text, (L, width), for anchors that have it.
+        empty: the empty text, encoded, (R, width), for anchors that have it.
 
     Raises:
         ValueError: if anchors have the empty text, and ``empty`` is not given.

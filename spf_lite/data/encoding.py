@@ -34,8 +34,8 @@ CHUNK = 8
 
 def model_buckets(backbone: Backbone) -> list[Size]:
     """The latent sizes that a model is trained on, the square first (:func:`spf_lite.data.geometry.buckets`)."""
-    config = backbone.pipe.unet.config
-    return buckets(int(np.max(config.sample_size)), 2 ** (len(config.block_out_channels) - 1))
+    config = backbone.network.config
+    return buckets(int(np.max(config.sample_size)), backbone.architecture.size_multiple(config))
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -23,6 +23,7 @@ from spf_lite.models.tokenizer import (
     EmptyTextError,
     PromptError,
     PromptTooLongError,
+    Reader,
     TargetTruncatedError,
     Tokenizer,
     Tokens,
@@ -36,16 +37,17 @@ class PhraseNotFoundError(PromptError):
 
 @dataclass(frozen=True)
 class Span:
-    """A phrase and its tokens ``start <= i < stop``."""
+    """A phrase and its tokens: ``start <= i < stop``, and those that further text encoders read of it."""
 
     text: str
     start: int
     stop: int
+    further: tuple[int, ...] = ()
 
     @property
-    def tokens(self) -> range:
+    def tokens(self) -> tuple[int, ...]:
         """The indices of its tokens."""
-        return range(self.start, self.stop)
+        return (*range(self.start, self.stop), *self.further)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,9 @@ class PromptPair:
 
 def _span(tokens: Tokens, text: str, start: int, stop: int) -> Span:
     """The tokens that overlap the characters ``start <= c < stop``."""
-    inside = [i for i in range(1, tokens.stop) if tokens.offsets[i][0] < stop and tokens.offsets[i][1] > start]
+    inside = [
+        i for i in range(tokens.start, tokens.stop) if tokens.offsets[i][0] < stop and tokens.offsets[i][1] > start
+    ]
     if not inside:
         raise EmptyTextError(f"{text!r} has no token of its own")
     return Span(text, inside[0], inside[-1] + 1)
@@ -130,7 +134,7 @@ def _locate(base_text: str, phrases: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def encode_pair(
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | Reader,
     base_text: str,
     target_text: str,
     *,
@@ -140,7 +144,7 @@ def encode_pair(
     """Tokenise and align a base text and its complete text.
 
     Args:
-        tokenizer: the pipeline's tokenizer.
+        tokenizer: a tokenizer of the pipeline, or how one of its text encoders reads.
         base_text: the prompt without the target.
         target_text: the attribute to learn; appended after a comma, or put in the place of ``replaces``.
         replaces: the phrase of the base text that the target takes the place of.
@@ -159,18 +163,19 @@ def encode_pair(
     places = _between_commas(base_text) if phrases is None else _locate(base_text, phrases)
     if replaces is None:
         cut = (len(base_text), len(base_text))
-        joined = ", "
+        between = ", "
     else:
         (cut,) = _locate(base_text, [replaces.strip()])
-        joined = ""
-    complete_text = base_text[: cut[0]] + joined + target_text + base_text[cut[1] :]
-    target_place = (cut[0] + len(joined), cut[0] + len(joined) + len(target_text))
+        between = ""
+    complete_text = base_text[: cut[0]] + between + target_text + base_text[cut[1] :]
+    target_place = (cut[0] + len(between), cut[0] + len(between) + len(target_text))
 
     base = tokenize(tokenizer, base_text)
     try:
         complete = tokenize(tokenizer, complete_text)
     except PromptTooLongError as error:
         raise TargetTruncatedError(f"the target {target_text!r} would be truncated: {error}") from None
+    padding = tokenizer.attends_to_padding if isinstance(tokenizer, Reader) else True
     protected = [
         _span(base, base_text[slice(*place)], *place)
         for place in places
@@ -184,27 +189,71 @@ def encode_pair(
         torch.tensor(complete.ids),
         tuple(protected),
         _span(complete, target_text, *target_place),
-        _align(base, complete, cut, len(joined) + len(target_text) - (cut[1] - cut[0])),
+        _align(base, complete, cut, len(between) + len(target_text) - (cut[1] - cut[0]), padding),
         None if replaces is None else replaces.strip(),
     )
 
 
-def _align(base: Tokens, complete: Tokens, cut: tuple[int, int], shift: int) -> tuple[tuple[int, int], ...]:
+def joined(pairs: Sequence[PromptPair], blank: int = 0) -> PromptPair:
+    """One pair of texts, as several text encoders read it.
+
+    Args:
+        pairs: the same texts, tokenised by each of them.
+        blank: number of further rows without a token, which attention sees as padding.
+
+    Returns:
+        A pair whose ids are those of all of them, one after the other, zeros for blank rows.
+    """
+    if len(pairs) == 1 and not blank:
+        return pairs[0]
+    first, offset = pairs[0], 0
+    phrases: list[list[int]] = [[] for _ in first.phrases]
+    target: list[int] = []
+    alignment: list[tuple[int, int]] = []
+    for pair in pairs:
+        for tokens, phrase in zip(phrases, pair.phrases, strict=True):
+            tokens.extend(offset + i for i in phrase.tokens)
+        target.extend(offset + i for i in pair.target.tokens)
+        alignment.extend((offset + i, offset + j) for i, j in pair.alignment)
+        offset += len(pair.base_ids)
+    alignment.extend((i, i) for i in range(offset, offset + blank))
+    none = torch.zeros(blank, dtype=first.base_ids.dtype)
+    return replace(
+        first,
+        base_ids=torch.cat([*(pair.base_ids for pair in pairs), none]),
+        complete_ids=torch.cat([*(pair.complete_ids for pair in pairs), none]),
+        phrases=tuple(_with_further(span, tokens) for span, tokens in zip(first.phrases, phrases, strict=True)),
+        target=_with_further(first.target, target),
+        alignment=tuple(alignment),
+    )
+
+
+def _with_further(span: Span, tokens: Sequence[int]) -> Span:
+    """A span with the tokens of all text encoders."""
+    return replace(span, further=tuple(i for i in tokens if not span.start <= i < span.stop))
+
+
+def _align(
+    base: Tokens, complete: Tokens, cut: tuple[int, int], shift: int, padding: bool
+) -> tuple[tuple[int, int], ...]:
     """Pair tokens by their characters: those before the cut keep their place, those after it move by ``shift``.
 
-    A token that the cut splits, or that the tokenizer merges with its new neighbour, has no counterpart.
+    A token that the cut splits, or that the tokenizer merges with its new neighbour, has no counterpart. PAD tokens are
+    paired if ``padding`` says so.
     """
     at = {
-        (complete.offsets[i], complete.ids[i], _rank(complete.offsets, i)): i for i in range(1, complete.stop)
+        (complete.offsets[i], complete.ids[i], _rank(complete.offsets, i)): i
+        for i in range(complete.start, complete.stop)
     }  # byte-level tokens of one character share their offsets: the rank tells them apart
-    pairs = [(0, 0)]
-    for i in range(1, base.stop):
+    pairs = [(0, 0)] if base.start else []  # the start token
+    for i in range(base.start, base.stop):
         start, stop = base.offsets[i]
         moved = (start, stop) if stop <= cut[0] else (start + shift, stop + shift) if start >= cut[1] else None
         j = at.get((moved, base.ids[i], _rank(base.offsets, i))) if moved is not None else None
         if j is not None:
             pairs.append((i, j))
-    ends = zip(range(base.stop, len(base.ids)), range(complete.stop, len(complete.ids)), strict=False)
+    lengths = (len(base.ids), len(complete.ids)) if padding else (base.stop + 1, complete.stop + 1)
+    ends = zip(range(base.stop, lengths[0]), range(complete.stop, lengths[1]), strict=False)
     pairs.extend(ends)  # the end token, then the PAD tokens
     assert all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(pairs))
     return tuple(pairs)

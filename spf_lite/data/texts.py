@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spf_lite.data.batch import Item
 from spf_lite.data.captions import occurrences
-from spf_lite.data.prompts import PromptPair, encode_pair, split_phrases
+from spf_lite.data.prompts import PromptPair, encode_pair, joined, split_phrases
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import encode_text
 from spf_lite.models.tokenizer import PromptError, tokenize
@@ -27,9 +27,13 @@ def text_pair(
     phrases: Sequence[str] | None = None,
     where: str = "",
 ) -> PromptPair:
-    """:func:`encode_pair`, whose errors name the file and the line."""
+    """:func:`encode_pair` for all text encoders of a model; errors name the file and the line."""
     try:
-        return encode_pair(backbone.pipe.tokenizer, base_text, target_text, replaces=replaces, phrases=phrases)
+        pairs = [
+            encode_pair(reader, base_text, target_text, replaces=replaces, phrases=phrases)
+            for reader in backbone.readers
+        ]
+        return joined(pairs, backbone.architecture.blank_rows(backbone.pipe))
     except PromptError as error:
         raise type(error)(f"{where}: {error}" if where else str(error)) from None
 
@@ -54,21 +58,23 @@ def check_texts(backbone: Backbone, texts: ReferenceTexts, target_text: str, pla
 
 
 def encode_texts(backbone: Backbone, texts: Sequence[str]) -> Tensor:
-    """``encoder_hidden_states`` of N texts, (N, L, width), in main memory; equal texts are encoded once.
+    """N texts, encoded, (N, R, width), in main memory; equal texts are encoded once.
 
     Raises:
         PromptTooLongError: if a text has more tokens than the text encoder takes.
     """
     distinct = list(dict.fromkeys(texts))
-    ids = torch.tensor([tokenize(backbone.pipe.tokenizer, text).ids for text in distinct])
+    blank = [0] * backbone.architecture.blank_rows(backbone.pipe)
+    read = [[i for reader in backbone.readers for i in tokenize(reader, text).ids] for text in distinct]
+    ids = torch.tensor([row + blank for row in read])
     rows = torch.cat([encode_text(backbone.pipe, part).cpu() for part in ids.split(32)])
     number = {text: k for k, text in enumerate(distinct)}
     return rows[[number[text] for text in texts]]
 
 
 def empty_text(backbone: Backbone) -> Tensor:
-    """``encoder_hidden_states`` of the empty text, (L, width): what guidance leads away from."""
-    return encode_texts(backbone, [""])[0]
+    """What guidance leads away from, (R, width): in most classes the empty text, encoded."""
+    return backbone.architecture.empty(backbone.pipe, encode_texts(backbone, [""])[0])
 
 
 def with_text_forms(backbone: Backbone, items: Sequence[Item], seed: int) -> list[Item]:
@@ -122,7 +128,7 @@ def kept_phrase(phrase: str | None, text: str) -> str | None:
 
 
 def embeddings(backbone: Backbone, pairs: Sequence[PromptPair]) -> list[tuple[Tensor, Tensor]]:
-    """``encoder_hidden_states`` of base and complete text of each pair, (L, width); equal texts are encoded once."""
+    """Base and complete text of each pair, encoded, (R, width); equal texts are encoded once."""
     wanted = {tuple(ids.tolist()): ids for pair in pairs for ids in (pair.base_ids, pair.complete_ids)}
     encoded: dict[tuple[int, ...], Tensor] = {}
     for part in torch.stack(list(wanted.values())).split(32):

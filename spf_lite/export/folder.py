@@ -25,7 +25,7 @@ from diffusers import DDIMScheduler
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 
-from spf_lite.export.graphs import export_graphs
+from spf_lite.export.graphs import check_exportable, export_graphs
 from spf_lite.files import write_files
 from spf_lite.models.adapters.lora_file import read_lora
 from spf_lite.models.backbone import Backbone
@@ -55,6 +55,7 @@ def export_onnx(backbone: Backbone, folder: str | Path, adapters: Mapping[str, s
     """
     folder = Path(folder)
     contents: dict[Path, bytes | str] = {}
+    check_exportable(backbone)
     described = description(backbone)  # before the graphs: it is quick, and may refuse
     for name, path in (adapters or {}).items():
         if not _NAME.fullmatch(name):

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from spf_lite.method.attention import mean_maps, record
-from spf_lite.models.adapters.lora import LORA_LAYERS, check_no_adapter
+from spf_lite.models.adapters.lora import check_no_adapter
 from spf_lite.models.backbone import Backbone
+from spf_lite.models.backbones.unet import StableDiffusion
 from spf_lite.models.errors import BackboneError
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 #: Version of the ONNX operators. Its ``Gelu`` and ``GroupNorm`` parts run in ONNX Runtime 1.17 and later.
 OPSET = 20
-#: Changes of these layers are what an adapter can hold, by the ends of their names.
-ADAPTED_LAYERS = LORA_LAYERS["resnets"]
 #: How the exported UNet calls its batch.
 _BATCH = "batch"
 
@@ -90,13 +89,11 @@ def export_graphs(backbone: Backbone) -> tuple[dict[str, ModelProto], dict[str, 
         B is free. Weights that 16 bits hold without loss are stored so, and computed with in float32.
 
     Raises:
-        BackboneError: if the backbone has an adapter or 16-bit weights, or ``onnx`` and ``onnxscript`` are missing.
+        BackboneError: if the backbone is of another class than Stable Diffusion 1 and 2, has an adapter or 16-bit
+            weights, or ``onnx`` and ``onnxscript`` are missing.
     """
-    pipe = backbone.pipe
-    check_no_adapter(pipe.unet)
-    if pipe.unet.dtype != torch.float32 or pipe.device.type != "cpu":
-        raise BackboneError("only a backbone in float32 on the CPU is exported: load it with dtype=torch.float32")
-    _check_installed()
+    check_exportable(backbone)
+    pipe, architecture = backbone.pipe, backbone.architecture
     side = int(pipe.unet.config.sample_size)
     latents = torch.zeros(2, pipe.unet.config.in_channels, side, side)
     ids = torch.zeros(2, pipe.tokenizer.model_max_length, dtype=torch.int64)
@@ -112,12 +109,23 @@ def export_graphs(backbone: Backbone) -> tuple[dict[str, ModelProto], dict[str, 
     }
     if backbone.preview is not None:
         graphs["preview"] = _exported(_Decoder(backbone, preview=True), {"latents": latents}, ["images"])
-    adapted = {name for name, _ in pipe.unet.named_modules() if name.endswith(ADAPTED_LAYERS)}
+    adapted = {name for name, _ in pipe.unet.named_modules() if name.endswith(architecture.trained_layers("resnets"))}
     weights = _take_out(graphs["unet"], {f"unet.{name}.weight": name for name in sorted(adapted)})
     return {name: _stored_in_16_bits(_folded(graph)) for name, graph in graphs.items()}, weights
 
 
-def _check_installed() -> None:
+def check_exportable(backbone: Backbone) -> None:
+    """Check that a backbone can be exported.
+
+    Raises:
+        BackboneError: as :func:`export_graphs` does.
+    """
+    if not isinstance(backbone.architecture, StableDiffusion):
+        raise BackboneError(f"{backbone.architecture.title} is not exported: only Stable Diffusion 1 and 2 are")
+    unet = backbone.pipe.unet
+    check_no_adapter(unet)
+    if unet.dtype != torch.float32 or unet.device.type != "cpu":
+        raise BackboneError("only a backbone in float32 on the CPU is exported: load it with dtype=torch.float32")
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401

@@ -19,7 +19,7 @@ Perfusion (Tewel et al. 2023, arXiv 2305.01644). In the book: :doc:`/06-dual-pat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -31,26 +31,37 @@ from spf_lite.data.batch import Item
 RIDGE = 1e-3
 
 
-def contrast_directions(items: Sequence[Item], empty: Tensor, rank: int) -> Tensor:
+#: Rows that keys and values read of an encoded text, and which of them are read, as
+#: :meth:`spf_lite.models.backbones.architecture.Architecture.projected_text` gives them.
+Projection = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def _as_it_is(text: Tensor) -> tuple[Tensor, Tensor]:
+    return text, torch.ones(len(text), dtype=torch.bool)
+
+
+def contrast_directions(items: Sequence[Item], empty: Tensor, rank: int, project: Projection = _as_it_is) -> Tensor:
     """Rows for A, of falling contrast, (rank, width).
 
     Args:
         items: whose base and complete texts are compared.
-        empty: ``encoder_hidden_states`` of the empty text, (L, width); it counts as a base text.
+        empty: the empty text, encoded, (R, width); it counts as a base text.
         rank: how many rows; at most the width.
+        project: from an encoded text to the hidden states that keys and values read.
 
     Raises:
         ValueError: if there are no items, or more rows are asked for than the text encoder is wide.
     """
     if not items:
         raise ValueError("no texts to compare")
-    if rank > empty.shape[1]:
-        raise ValueError(f"rank={rank}: the hidden states have only {empty.shape[1]} dimensions")
-    base = torch.stack([*{item.pair.base_text: item.base for item in items}.values(), empty]).double().flatten(0, 1)
+    distinct = {item.pair.base_text: item.base for item in items}.values()
+    base = torch.cat([_read(project, text) for text in (*distinct, empty)]).double()
+    if rank > base.shape[1]:
+        raise ValueError(f"rank={rank}: the hidden states have only {base.shape[1]} dimensions")
     mean = base.mean(dim=0)
     covariance = torch.cov(base.T, correction=0)
     covariance += RIDGE * covariance.diagonal().mean() * torch.eye(len(mean), dtype=torch.float64)
-    added = torch.cat([_added(item, mean) for item in items])
+    added = torch.cat([_added(item, mean, project) for item in items])
     root = torch.linalg.cholesky(covariance)  # S_0 = R R^T turns the problem into an ordinary one
     whitened = torch.linalg.solve_triangular(root, added.T, upper=False)
     values, vectors = torch.linalg.eigh(whitened @ whitened.T / len(added))
@@ -61,10 +72,16 @@ def contrast_directions(items: Sequence[Item], empty: Tensor, rank: int) -> Tens
     return scaled.float()
 
 
-def _added(item: Item, mean: Tensor) -> Tensor:
+def _read(project: Projection, text: Tensor) -> Tensor:
+    """The hidden states that are read of a text, (tokens, width)."""
+    rows, read = project(text)
+    return rows[read]
+
+
+def _added(item: Item, mean: Tensor, project: Projection) -> Tensor:
     """What the target adds to the hidden states of one text, (tokens, width)."""
-    base, complete = item.base.double(), item.complete.double()
+    base, complete = (project(text)[0].double() for text in (item.base, item.complete))
     pairs = torch.tensor(item.pair.alignment)
     moved = complete[pairs[:, 1]] - base[pairs[:, 0]]
-    own = complete[item.pair.target.start : item.pair.target.stop] - mean
+    own = complete[list(item.pair.target.tokens)] - mean
     return torch.cat([own, moved[moved.norm(dim=1) > 1e-6]])

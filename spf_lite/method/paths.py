@@ -1,12 +1,12 @@
-r"""Reference path and response path: two forward passes of one UNet on the same noisy latents and timesteps.
+r"""Reference path and response path: two forward passes of one network on the same noisy latents and timesteps.
 
 .. math::
     \epsilon_\mathrm{ref} = \epsilon_{\theta_0}(z_t, t, E_\mathrm{base}), \qquad
     \epsilon_\mathrm{res} = \epsilon_\theta(z_t, t, E_\mathrm{complete})
 
-The *reference path* is the original UNet, :math:`\theta_0`, with the embedding of the base text; no gradient is taken
-through it. The *response path* is the UNet in training, :math:`\theta`, with the embedding of the complete text. Both
-may record their cross-attention (:mod:`spf_lite.method.attention`).
+The *reference path* is the original network, :math:`\theta_0`, with the embedding of the base text; no gradient is
+taken through it. The *response path* is the network in training, :math:`\theta`, with the embedding of the complete
+text. Both may record their cross-attention (:mod:`spf_lite.method.attention`).
 
 Source: SPF-Portrait (arXiv 2504.00396), "dual-path contrastive learning".
 
@@ -20,11 +20,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 from torch import Tensor
 
 from spf_lite.method.attention import LayerRecord, record
 from spf_lite.models.backbone import Backbone
+from spf_lite.models.diffusion import network_times
 from spf_lite.models.prefix_cache import shared_prefix
 
 #: Latents that pass through the reference path at a time, where any number is asked for.
@@ -48,17 +49,19 @@ class PathOutput:
 def reference_path(
     backbone: Backbone, noisy: Tensor, timesteps: Tensor, base: Tensor, *, record_layers: bool = False
 ) -> PathOutput:
-    """The original UNet on the base text, without gradient.
+    """The original network on the base text, without gradient.
 
     Args:
-        backbone: what is trained on its UNet is switched off during the pass.
+        backbone: what is trained on its network is switched off during the pass.
         noisy: z_t, (B, C, h, w).
         timesteps: t, (B,).
-        base: ``encoder_hidden_states`` of the base texts, (B, L, width).
+        base: the base texts, encoded, (B, R, width).
         record_layers: whether to record cross-attention.
     """
-    resolution = backbone.spec.attention_resolution if record_layers else None
-    with backbone.reference() as original, _forward(original, noisy, timesteps, base, resolution) as output:
+    with (
+        backbone.reference() as original,
+        _forward(backbone, original, noisy, timesteps, base, record_layers) as output,
+    ):
         return output
 
 
@@ -70,7 +73,7 @@ def reference_predictions(backbone: Backbone, noisy: Tensor, times: Tensor, text
         backbone: the model; what is trained on it is off.
         noisy: z_t, (N, C, h, w).
         times: t, (N,).
-        text: ``encoder_hidden_states``, (N, L, width).
+        text: encoded, (N, R, width).
 
     Returns:
         predicted noise or velocity, (N, C, h, w), float32.
@@ -90,19 +93,18 @@ def reference_predictions(backbone: Backbone, noisy: Tensor, times: Tensor, text
 def response_path(
     backbone: Backbone, noisy: Tensor, timesteps: Tensor, complete: Tensor, *, record_layers: bool = False
 ) -> Iterator[PathOutput]:
-    """The UNet in training on the complete text. Compute the gradient inside the context.
+    """The network in training on the complete text. Compute the gradient inside the context.
 
     Gradient checkpointing runs layers again in the backward pass; it needs the recording to be still in place.
 
     Args:
-        backbone: its UNet carries what is trained.
+        backbone: its network carries what is trained.
         noisy: z_t, (B, C, h, w).
         timesteps: t, (B,).
-        complete: ``encoder_hidden_states`` of the complete texts, (B, L, width).
+        complete: the complete texts, encoded, (B, R, width).
         record_layers: whether to record cross-attention.
     """
-    resolution = backbone.spec.attention_resolution if record_layers else None
-    with _forward(backbone.pipe.unet, noisy, timesteps, complete, resolution) as output:
+    with _forward(backbone, backbone.network, noisy, timesteps, complete, record_layers) as output:
         yield output
 
 
@@ -120,19 +122,19 @@ def both_paths(
     """Both paths on the same z_t and t. Compute the gradient inside the context, as in :func:`response_path`.
 
     Args:
-        backbone: its UNet carries what is trained.
+        backbone: its network carries what is trained.
         noisy: z_t, (B, C, h, w).
         timesteps: t, (B,).
-        base: ``encoder_hidden_states`` of the base texts, (B, L, width).
-        complete: of the complete texts, (B, L, width).
+        base: the base texts, encoded, (B, R, width).
+        complete: the complete texts, encoded, (B, R, width).
         record_reference: whether to record cross-attention of the reference path.
         record_response: whether to record cross-attention of the response path.
 
     Yields:
         outputs of the reference path and of the response path.
     """
-    # Up to the first cross-attention layer both paths compute the same.
-    with shared_prefix(backbone.pipe.unet):
+    # Up to the first layer that a text enters both paths compute the same.
+    with shared_prefix(backbone.network):
         reference = reference_path(backbone, noisy, timesteps, base, record_layers=record_reference)
         with response_path(backbone, noisy, timesteps, complete, record_layers=record_response) as response:
             yield reference, response
@@ -140,11 +142,13 @@ def both_paths(
 
 @contextmanager
 def _forward(
-    unet: UNet2DConditionModel, noisy: Tensor, timesteps: Tensor, text: Tensor, resolution: int | None
+    backbone: Backbone, network: ModelMixin, noisy: Tensor, timesteps: Tensor, text: Tensor, record_layers: bool
 ) -> Iterator[PathOutput]:
-    """One pass of a UNet; with a resolution, the cross-attention layers of that resolution are recorded."""
-    if resolution is None:
-        yield PathOutput(unet(noisy, timesteps, encoder_hidden_states=text).sample.float())
+    """One pass of a network; its layers are recorded if asked for."""
+    times = network_times(backbone.pipe.scheduler, timesteps)
+    if not record_layers:
+        yield PathOutput(backbone.predict(network, noisy, times, text))
         return
-    with record(unet, (noisy.shape[-2], noisy.shape[-1]), resolution) as layers:
-        yield PathOutput(unet(noisy, timesteps, encoder_hidden_states=text).sample.float(), layers)
+    size = (noisy.shape[-2], noisy.shape[-1])
+    with record(network, size, backbone.spec.attention_resolution) as layers:
+        yield PathOutput(backbone.predict(network, noisy, times, text), layers)

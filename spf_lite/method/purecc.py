@@ -10,9 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from spf_lite.data.texts import empty_text, encode_texts
 from spf_lite.models.adapters.base import Trainable
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.codec import encode_text
+from spf_lite.models.diffusion import network_times
 from spf_lite.models.prefix_cache import shared_prefix
 
 
@@ -42,20 +43,22 @@ class Extractor:
 
     .. math:: R_\mathrm{target} = v_1(z_t, t, E_\mathrm{target}) - v_1(z_t, t, E_\emptyset)
 
-    :math:`v_1` is the UNet with the trained state of stage 1; no second model is kept in memory.
+    :math:`v_1` is the network with the trained state of stage 1; no second model is kept in memory.
 
     Args:
-        backbone: its UNet carries ``trained``.
+        backbone: its network carries ``trained``.
         trained: what is trained.
         state: its state at the end of stage 1 (:meth:`spf_lite.models.adapters.base.Trainable.state`).
         target_text: the target alone, such as "sunglasses".
+
+    Raises:
+        PromptTooLongError: if the target has more tokens than the text encoder takes.
     """
 
     def __init__(self, backbone: Backbone, trained: Trainable, state: dict[str, Tensor], target_text: str) -> None:
-        self.unet, self.trained, self.state = backbone.pipe.unet, trained, state
-        tokenizer = backbone.pipe.tokenizer
-        ids = tokenizer([target_text, ""], padding="max_length", truncation=True, return_tensors="pt").input_ids
-        self.texts = encode_text(backbone.pipe, ids)
+        self.backbone, self.trained, self.state = backbone, trained, state
+        texts = torch.stack([encode_texts(backbone, [target_text])[0], empty_text(backbone)])
+        self.texts = texts.to(backbone.pipe.device)
 
     @torch.no_grad()
     def __call__(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
@@ -67,10 +70,10 @@ class Extractor:
             noisy: z_t, (B, C, h, w).
             timesteps: t, (B,).
         """
-        with shared_prefix(self.unet), self.trained.using(self.state):
+        network, times = self.backbone.network, network_times(self.backbone.pipe.scheduler, timesteps)
+        with shared_prefix(network), self.trained.using(self.state):
             target, empty = (
-                self.unet(noisy, timesteps, encoder_hidden_states=text.expand(len(noisy), -1, -1)).sample.float()
-                for text in self.texts
+                self.backbone.predict(network, noisy, times, text.expand(len(noisy), -1, -1)) for text in self.texts
             )
         difference: Tensor = target - empty
         return difference

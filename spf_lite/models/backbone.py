@@ -1,7 +1,8 @@
-"""A loaded text-to-image model. Its one UNet serves both paths: with its adapters off it *is* the reference path.
+"""A loaded text-to-image model. Its one network serves both paths: with its adapters off it *is* the reference path.
 
-The tiny model and Stable Diffusion 1.5 run the same code. Their differences are in
-:class:`spf_lite.models.specification.BackboneSpec`.
+The tiny model and large ones run the same code. What differs between models of one class is in
+:class:`spf_lite.models.specification.BackboneSpec`, what differs between classes in
+:class:`spf_lite.models.backbones.architecture.Architecture`.
 
 In the book: :doc:`/02-diffusion`.
 """
@@ -15,17 +16,20 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
-from torch import Tensor
+from diffusers import AutoencoderTiny, DiffusionPipeline, ModelMixin
+from torch import Tensor, nn
 
 from spf_lite.models.adapters.base import Trainable
 from spf_lite.models.adapters.lora import adapters_off
+from spf_lite.models.backbones.architecture import Architecture
+from spf_lite.models.backbones.registry import architecture_of
 from spf_lite.models.clip import Clip
 from spf_lite.models.codec import decode_latents
 from spf_lite.models.compatibility import check_pipeline, check_precision, check_source
 from spf_lite.models.errors import BackboneError
 from spf_lite.models.quiet import no_loading_bars
-from spf_lite.models.specification import BackboneSpec, attention_resolution, specification_of
+from spf_lite.models.specification import USUAL_GUIDANCE, BackboneSpec, specification_of
+from spf_lite.models.tokenizer import Reader
 
 
 @dataclass
@@ -33,19 +37,38 @@ class Backbone:
     """A loaded pipeline and what belongs to it.
 
     Attributes:
-        pipe: diffusers' pipeline; its UNet carries the adapters.
+        pipe: diffusers' pipeline; its network carries the adapters.
         spec: what the code needs to know about it.
-        trainable: what a trainer has put on the UNet; None: nothing, or a loaded adapter.
+        trainable: what a trainer has put on the network; None: nothing, or a loaded adapter.
     """
 
-    pipe: StableDiffusionPipeline
+    pipe: DiffusionPipeline
     spec: BackboneSpec
     _clip: Clip | None = field(default=None, repr=False)
     trainable: Trainable | None = field(default=None, repr=False)
 
-    def reference(self) -> AbstractContextManager[UNet2DConditionModel]:
-        """A context that gives the untouched UNet: adapters are off, or the original weights swapped in, until exit."""
-        return self.trainable.reference() if self.trainable else adapters_off(self.pipe.unet)
+    @property
+    def architecture(self) -> Architecture:
+        """The class that the model is of."""
+        return architecture_of(self.pipe)
+
+    @property
+    def network(self) -> ModelMixin:
+        """The network that is trained: a UNet or a transformer."""
+        return self.architecture.network(self.pipe)
+
+    @property
+    def readers(self) -> tuple[Reader, ...]:
+        """How its text encoders read a text."""
+        return self.architecture.readers(self.pipe)
+
+    def reference(self) -> AbstractContextManager[ModelMixin]:
+        """A context that gives the untouched network: adapters off, or the original weights back, until exit."""
+        return self.trainable.reference() if self.trainable else adapters_off(self.network)
+
+    def predict(self, network: ModelMixin, noisy: Tensor, times: Tensor, text: Tensor) -> Tensor:
+        """One forward pass; see :meth:`spf_lite.models.backbones.architecture.Architecture.predict`."""
+        return self.architecture.predict(network, noisy, times, text)
 
     @cached_property
     def preview(self) -> AutoencoderTiny | None:
@@ -87,8 +110,9 @@ def load(name: str = "tiny", device: str | torch.device | None = None, dtype: to
     """Load a backbone.
 
     Args:
-        name: ``tiny`` (shipped), ``sd15`` (from the hub), or any folder or hub id of a pipeline like Stable Diffusion
-            1.x or 2.x; ``~`` is the home folder.
+        name: ``tiny`` (shipped), ``sd15`` (from the hub), or any folder or hub id of a pipeline of a supported class
+            (:data:`spf_lite.models.backbones.registry.ARCHITECTURES`), which its ``model_index.json`` names; ``~`` is
+            the home folder.
         device: where its modules go; default: :func:`best_device`.
         dtype: of its weights, one of :data:`spf_lite.models.compatibility.DTYPES`; default: float32. With 16 bits a
             graphics card holds a larger model, and training has to compute in mixed precision. CLIP, which measures,
@@ -105,23 +129,34 @@ def load(name: str = "tiny", device: str | torch.device | None = None, dtype: to
     check_precision(device, spec.dtype)
     is_path = name == "tiny" or Path(spec.source).exists() or name.startswith((".", "/", "~"))
     if is_path and not (Path(spec.source) / "model_index.json").is_file():
-        raise BackboneError(f"no Stable Diffusion model in {spec.source}: there is no model_index.json")
+        raise BackboneError(f"no diffusers model in {spec.source}: there is no model_index.json")
+    kind = "diffusers"
     try:
-        check_source(spec.source)
+        architecture = check_source(spec.source)
+        kind = architecture.title
         with no_loading_bars():
-            pipe = StableDiffusionPipeline.from_pretrained(
-                spec.source, safety_checker=None, requires_safety_checker=False
-            )
+            pipe = architecture.load(spec.source)
     except BackboneError:
         raise
     except (OSError, ValueError, TypeError) as error:
-        raise BackboneError(f"{spec.source!r} cannot be loaded as a Stable Diffusion pipeline: {error}") from error
+        raise BackboneError(f"{spec.source!r} cannot be loaded as a {kind} pipeline: {error}") from error
     pipe.set_progress_bar_config(disable=True)
     check_pipeline(pipe)
-    for module in (pipe.unet, pipe.vae, pipe.text_encoder):
+    architecture.check_dtype(pipe, spec.dtype)
+    for module in architecture.modules(pipe).values():
         module.requires_grad_(False).eval()
-        # transformers may have taken the type that its part is stored in, diffusers always takes 32 bits.
-        if module.dtype != spec.dtype:
-            torch.nn.Module.to(module, spec.dtype)  # diffusers' own method warns of parts that the model may not have
-    resolution = attention_resolution(pipe.unet.config, spec.attention_resolution)
-    return Backbone(pipe.to(device), replace(spec, attention_resolution=resolution))
+        _to_dtype(module, spec.dtype)
+    resolution = architecture.attention_resolution(architecture.network(pipe).config, spec.attention_resolution)
+    guidance = architecture.guidance_scale if spec.guidance_scale == USUAL_GUIDANCE else spec.guidance_scale
+    return Backbone(pipe.to(device), replace(spec, attention_resolution=resolution, guidance_scale=guidance))
+
+
+def _to_dtype(module: nn.Module, dtype: torch.dtype) -> None:
+    """Convert weights. transformers may have taken the type that its part is stored in, diffusers always 32 bits."""
+    if module.dtype == dtype:
+        return
+    nn.Module.to(module, dtype)  # diffusers' own method warns of parts that the model may not have
+    kept = getattr(module, "_keep_in_fp32_modules", None) or ()
+    for name, part in module.named_modules():
+        if dtype == torch.float16 and name.rpartition(".")[2] in kept:  # what would overflow, such as T5's "wo"
+            part.float()

@@ -9,29 +9,33 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
+from spf_lite.models.backbones.registry import architecture_of
+
 
 @torch.no_grad()
-def encode_text(pipe: StableDiffusionPipeline, ids: Tensor) -> Tensor:
-    """Encode texts as the UNet takes them.
+def encode_text(pipe: DiffusionPipeline, ids: Tensor) -> Tensor:
+    """Encode texts, as the model's class does (:meth:`spf_lite.models.backbones.architecture.Architecture.encode`).
 
     Args:
-        pipe: gives the text encoder.
-        ids: token ids, (B, L), padded to the text encoder's length.
+        pipe: gives the text encoders.
+        ids: token ids, (B, L), padded to the length of each text encoder.
 
     Returns:
-        ``encoder_hidden_states``, (B, L, width), float32, on the pipeline's device.
+        (B, R, width), float32, on the pipeline's device. Of Stable Diffusion these are ``encoder_hidden_states``, and R
+        is L.
     """
-    hidden: Tensor = pipe.text_encoder(ids.to(pipe.device)).last_hidden_state
-    return hidden.float()
+    return architecture_of(pipe).encode(pipe, ids)
 
 
 @torch.no_grad()
-def encode_images(pipe: StableDiffusionPipeline, images: Tensor) -> Tensor:
+def encode_images(pipe: DiffusionPipeline, images: Tensor) -> Tensor:
     """Encode images as latents: the mean of the autoencoder's posterior times its scaling factor (Rombach et al. 2022).
+
+    If the autoencoder has a shift (Stable Diffusion 3), it is subtracted before.
 
     Args:
         pipe: gives the autoencoder.
@@ -41,10 +45,12 @@ def encode_images(pipe: StableDiffusionPipeline, images: Tensor) -> Tensor:
         scaled latents, (B, C, H/8, W/8), float32, on the pipeline's device.
     """
     latents: Tensor = pipe.vae.encode((images * 2 - 1).to(pipe.device, pipe.vae.dtype)).latent_dist.mean
-    return latents.float() * float(pipe.vae.config.scaling_factor)
+    shift = pipe.vae.config.get("shift_factor")
+    latents = latents.float() if shift is None else latents.float() - float(shift)
+    return latents * float(pipe.vae.config.scaling_factor)
 
 
-def decode_latents(pipe: StableDiffusionPipeline, latents: Tensor) -> Tensor:
+def decode_latents(pipe: DiffusionPipeline, latents: Tensor) -> Tensor:
     """Decode latents to images.
 
     Args:
@@ -54,7 +60,9 @@ def decode_latents(pipe: StableDiffusionPipeline, latents: Tensor) -> Tensor:
     Returns:
         (B, 3, 8h, 8w), float32, in [0, 1] but for small overshoots; the gradient flows to ``latents``.
     """
-    decoded: Tensor = pipe.vae.decode((latents / pipe.vae.config.scaling_factor).to(pipe.vae.dtype)).sample
+    latents, shift = latents / pipe.vae.config.scaling_factor, pipe.vae.config.get("shift_factor")
+    latents = latents if shift is None else latents + shift
+    decoded: Tensor = pipe.vae.decode(latents.to(pipe.vae.dtype)).sample
     return decoded.float() / 2 + 0.5
 
 

@@ -1,8 +1,9 @@
 """The layers that both paths have in common are computed once.
 
-Before the first cross-attention layer no text enters the UNet and no layer is trained: given the same noisy latent and
-timestep, reference and response path compute the same there, to the last bit. In Stable Diffusion 1.5 this prefix holds
-one of the five self-attentions at the highest resolution, which are the most expensive.
+Before the first layer that a text enters no layer is trained: given the same noisy latent and timestep, reference and
+response path compute the same there, to the last bit. In Stable Diffusion 1.5 this prefix holds one of the five
+self-attentions at the highest resolution, which are the most expensive. Which modules it holds, the model's class says
+(:meth:`spf_lite.models.backbones.architecture.Architecture.before_text`).
 
 In the book: :doc:`/09-baselines`.
 """
@@ -14,38 +15,24 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
-from torch import Tensor, nn
+from diffusers import ModelMixin
+from torch import Tensor
 
-
-def before_cross_attention(unet: UNet2DConditionModel) -> list[nn.Module]:
-    """The modules that a forward pass runs before its first cross-attention layer, in order.
-
-    Args:
-        unet: any whose down blocks are ``CrossAttnDownBlock2D`` or ``DownBlock2D``.
-    """
-    found: list[nn.Module] = [unet.time_embedding, unet.conv_in]
-    for block in unet.down_blocks:
-        if not getattr(block, "has_cross_attention", False):
-            found.append(block)
-            continue
-        transformer = block.attentions[0]
-        first = transformer.transformer_blocks[0]
-        return [*found, block.resnets[0], transformer.norm, transformer.proj_in, first.norm1, first.attn1]
-    return found
+from spf_lite.models.backbones.registry import architecture_of_network
 
 
 @contextmanager
-def shared_prefix(unet: UNet2DConditionModel) -> Iterator[None]:
-    """Within it, a module before the first cross-attention returns its last output if its inputs are the same.
+def shared_prefix(network: ModelMixin) -> Iterator[None]:
+    """Within it, a module before the first layer that a text enters returns its last output if its inputs are the same.
 
     Inputs are compared value by value, so a pass with another latent or timestep is computed anew. Modules with
     trainable weights are always computed.
 
     Args:
-        unet: that several passes are made through. Its modules are restored at exit, also after an exception.
+        network: that several passes are made through. Its modules are restored at exit, also after an exception.
     """
-    modules = [m for m in before_cross_attention(unet) if not any(weight.requires_grad for weight in m.parameters())]
+    shared = architecture_of_network(network).before_text(network)
+    modules = [m for m in shared if not any(weight.requires_grad for weight in m.parameters())]
     patched = {module: module.__dict__.get("forward") for module in modules}
     for module in modules:
         module.forward = _CachedForward(module.forward)

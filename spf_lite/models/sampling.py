@@ -71,7 +71,7 @@ def sample(
         steps: denoising steps of the pipeline's scheduler.
         guidance_scale: of classifier-free guidance (Ho & Salimans 2022); 1 switches it off. Default: the backbone's own
             (:attr:`spf_lite.models.specification.BackboneSpec.guidance_scale`).
-        negative_prompt: what guidance leads away from.
+        negative_prompt: what guidance leads away from; empty: what the model's class leads away from by itself.
         batch_size: portraits denoised at a time.
         height: in pixels; default: the model's own size.
         width: in pixels; default: the model's own size.
@@ -90,9 +90,10 @@ def sample(
         raise ValueError(f"batch_size={batch_size}: at least one portrait at a time is needed")
     if steps < 1:
         raise ValueError(f"steps={steps}: at least one is needed")
-    pipe = backbone.pipe
+    pipe, architecture = backbone.pipe, backbone.architecture
     for prompt in {*prompts, negative_prompt}:
-        check_length(pipe.tokenizer, prompt)
+        for reader in backbone.readers:
+            check_length(reader, prompt)
     scale = backbone.spec.guidance_scale if guidance_scale is None else guidance_scale
     results: list[Image.Image | Tensor] = []
     for start in range(0, len(prompts), batch_size):
@@ -100,13 +101,13 @@ def sample(
         results.extend(
             pipe(
                 prompt=part,
-                negative_prompt=[negative_prompt] * len(part),
                 num_inference_steps=steps,
                 guidance_scale=scale,
                 height=height,
                 width=width,
                 generator=[torch.Generator().manual_seed(int(seed)) for seed in seeds[start : start + batch_size]],
                 output_type=output_type,
+                **architecture.sampling_options(pipe, [negative_prompt] * len(part)),
             ).images
         )
     if output_type == "latent":

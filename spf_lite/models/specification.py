@@ -15,6 +15,8 @@ from spf_lite.paths import DATA_SAMPLES
 #: Guidance scale of the tiny model. It follows its prompts almost without guidance, and fine-tuning makes the response
 #: to the target stronger: at Stable Diffusion's usual 7.5 its portraits are overexposed and garbled.
 GUIDANCE_SCALE = 1.5
+#: Guidance scale of Stable Diffusion 1 and 2. A model of another class gets its class's own when it is loaded.
+USUAL_GUIDANCE = 7.5
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class BackboneSpec:
     attention_resolution: int = 16
     dtype: torch.dtype = torch.float32
     preview: str | None = None
-    guidance_scale: float = 7.5
+    guidance_scale: float = USUAL_GUIDANCE
 
 
 def tiny_folder() -> Path:
@@ -64,7 +66,7 @@ def specification_of(name: str) -> BackboneSpec:
         source,
         str(clip) if clip.is_dir() else "openai/clip-vit-large-patch14",
         preview=str(preview) if preview.is_dir() else None,
-        guidance_scale=GUIDANCE_SCALE if Path(source).resolve() == tiny_folder().resolve() else 7.5,
+        guidance_scale=GUIDANCE_SCALE if Path(source).resolve() == tiny_folder().resolve() else USUAL_GUIDANCE,
     )
 
 

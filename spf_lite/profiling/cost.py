@@ -22,11 +22,12 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 
 from spf_lite.config import TrainConfig
 from spf_lite.method.attention import record
 from spf_lite.method.dual_path import dual_path_step, naive_step
+from spf_lite.models.adapters.peft_layers import switch
 from spf_lite.models.adapters.trainable import Lora
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.sampling import sample
@@ -66,14 +67,14 @@ class Cost:
 
 
 class _TwoModels(Lora):
-    """LoRA with a second UNet in memory as the reference: the textbook implementation."""
+    """LoRA with a second network in memory as the reference: the textbook implementation."""
 
-    def __init__(self, unet: UNet2DConditionModel, other: UNet2DConditionModel) -> None:
-        self.unet, self.other = unet, other
-        self.parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    def __init__(self, network: ModelMixin, other: ModelMixin) -> None:
+        self.network, self.other = network, other
+        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
 
     @contextmanager
-    def _untouched(self) -> Iterator[UNet2DConditionModel]:
+    def _untouched(self) -> Iterator[ModelMixin]:
         yield self.other
 
 
@@ -87,8 +88,8 @@ def training_costs(backbone: Backbone, name: str, batch_size: int, rounds: int, 
         rounds: timed rounds, after one of warm-up.
         steps: timed steps per variant and round.
     """
-    unet, device = backbone.pipe.unet, torch.device(backbone.pipe.device)
-    lora = Lora(unet, rank=16, seed=0)
+    network, device = backbone.network, torch.device(backbone.pipe.device)
+    lora = Lora(network, rank=16, seed=0)
     optimizer = torch.optim.AdamW(lora.parameters, lr=1e-5)
     batch = random_batch(backbone, batch_size)
     noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(1)).to(device)
@@ -105,9 +106,9 @@ def training_costs(backbone: Backbone, name: str, batch_size: int, rounds: int, 
     def two_models() -> None:
         # The copy is made in the warm-up and lives as long as its variant's turn.
         if not isinstance(backbone.trainable, _TwoModels):
-            other = copy.deepcopy(unet).requires_grad_(False)
-            other.disable_adapters()  # the reference must not contain what has been trained by now
-            backbone.trainable = _TwoModels(unet, other)
+            other = copy.deepcopy(network).requires_grad_(False)
+            switch(other, on=False)  # the reference must not contain what has been trained by now
+            backbone.trainable = _TwoModels(network, other)
         dual(DUAL)
 
     variants: dict[str, Callable[[], None]] = {
@@ -140,8 +141,8 @@ def sampling_costs(backbone: Backbone, name: str, portraits: int, rounds: int, s
         rounds: timed rounds, after one of warm-up.
         steps: denoising steps.
     """
-    unet = backbone.pipe.unet
-    size = (unet.config.sample_size, unet.config.sample_size)
+    network = backbone.network
+    size = (network.config.sample_size, network.config.sample_size)
 
     def run(recording: AbstractContextManager[object]) -> None:
         with recording:
@@ -149,7 +150,7 @@ def sampling_costs(backbone: Backbone, name: str, portraits: int, rounds: int, s
 
     variants: dict[str, Callable[[], None]] = {
         "sampling": lambda: run(nullcontext()),
-        "sampling, attention recorded": lambda: run(record(unet, size, backbone.spec.attention_resolution)),
+        "sampling, attention recorded": lambda: run(record(network, size, backbone.spec.attention_resolution)),
     }
     device = torch.device(backbone.pipe.device)
     return _alternate(name, variants, lambda variant: variant(), lambda: None, rounds, 1, device, memory=False)

@@ -87,9 +87,9 @@ def sd15_on_meta(tokenizer_of: Backbone, dtype: torch.dtype = torch.float32) -> 
     """
     with torch.device("meta"):
         backbone = random_sd15(tokenizer_of)
-    for module in (backbone.pipe.unet, backbone.pipe.vae, backbone.pipe.text_encoder):
+    for module in backbone.architecture.modules(backbone.pipe).values():
         torch.nn.Module.to(module, dtype)
-    backbone.trainable = Lora(backbone.pipe.unet, RANK, seed=0)
+    backbone.trainable = Lora(backbone.network, RANK, seed=0)
     return backbone
 
 
@@ -112,11 +112,11 @@ def step_memory(
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant={variant!r}: expected one of {', '.join(VARIANTS)}")
-    unet, factor = backbone.pipe.unet, backbone.pipe.vae_scale_factor
-    multiple = factor * 2 ** (len(unet.config.block_out_channels) - 1)
+    network, factor = backbone.network, backbone.pipe.vae_scale_factor
+    multiple = factor * backbone.architecture.size_multiple(network.config)
     if pixels < multiple or pixels % multiple:
         raise ValueError(f"pixels={pixels}: expected a multiple of {multiple}")
-    if unet.device.type != "meta" or backbone.trainable is None:
+    if network.device.type != "meta" or backbone.trainable is None:
         raise ValueError("expected a backbone on the meta device with a trainable, as sd15_on_meta makes it")
     side = pixels // factor
     # What is saved for backward and does not grow with the batch are the copies of weights that autocast makes.
@@ -145,13 +145,13 @@ def _growth(
 
 def _fixed(backbone: Backbone, variant: str) -> dict[str, int]:
     """Bytes of the models, and of what the optimiser keeps."""
-    pipe, trainable = backbone.pipe, backbone.trainable
+    trainable, frozen = backbone.trainable, backbone.architecture.modules(backbone.pipe)
     assert trainable is not None
     learned = _bytes(trainable.parameters)
-    parts = {"UNet": _bytes(pipe.unet.parameters()) - learned}
+    parts = {"UNet": _bytes(frozen.pop(backbone.architecture.part).parameters()) - learned}
     if variant == "two models":
         parts["second UNet"] = parts["UNet"]
-    parts["text encoder, autoencoder"] = _bytes([*pipe.text_encoder.parameters(), *pipe.vae.parameters()])
+    parts["text encoder, autoencoder"] = sum(_bytes(module.parameters()) for module in frozen.values())
     if variant != "plain LoRA":
         parts["CLIP"] = _bytes(backbone.clip.model.parameters())
     if variant == "dual path, enhancement" and backbone.preview is not None:
@@ -190,7 +190,7 @@ def _timesteps(batch: Batch) -> Tensor:
 def _saved(backbone: Backbone, run: Callable[[], Tensor]) -> int:
     """Bytes that autograd saves for backward, without the weights, which are counted as models."""
     pipe = backbone.pipe
-    modules: list[nn.Module] = [pipe.unet, pipe.vae, backbone.clip.model]
+    modules: list[nn.Module] = [backbone.network, pipe.vae, backbone.clip.model]
     if backbone.preview is not None:
         modules.append(backbone.preview)
     weights = {_storage(parameter) for module in modules for parameter in module.parameters()}

@@ -66,10 +66,11 @@ def random_batch(backbone: Backbone, size: int, phrases: int = 5, side: int | No
         backbone: decides shapes and device.
         size: B, number of portraits.
         phrases: number of phrases in each base text.
-        side: height and width of the latents; default: the UNet's ``sample_size``.
+        side: height and width of the latents; default: the network's ``sample_size``.
     """
-    unet, length = backbone.pipe.unet, backbone.pipe.tokenizer.model_max_length
-    side, width = side or unet.config.sample_size, unet.config.cross_attention_dim
+    config, rows = backbone.network.config, backbone.architecture.text_shape(backbone.pipe)
+    length = sum(reader.length for reader in backbone.readers) + backbone.architecture.blank_rows(backbone.pipe)
+    side = side or config.sample_size
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -78,9 +79,9 @@ def random_batch(backbone: Backbone, size: int, phrases: int = 5, side: int | No
     tokens = torch.arange(length).expand(size, -1)
     features = backbone.clip.model.config.projection_dim
     return Batch(
-        latents=normal(size, unet.config.in_channels, side, side),
-        base=normal(size, length, width),
-        complete=normal(size, length, width),
+        latents=normal(size, config.in_channels, side, side),
+        base=normal(size, *rows),
+        complete=normal(size, *rows),
         phrases=torch.rand(size, phrases, length, generator=generator),
         distances=torch.rand(size, phrases, generator=generator),
         base_tokens=tokens,

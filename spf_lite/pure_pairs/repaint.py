@@ -2,7 +2,7 @@ r"""Repainting: the reference model paints a new portrait around the target of o
 
 At every sampling step the portrait itself, noised to the step, stands inside the map M, and the sample outside of it:
 
-.. math:: z_t \leftarrow M \odot (\sqrt{\bar\alpha_t}\, z_0 + \sqrt{1 - \bar\alpha_t}\, \epsilon) + (1 - M) \odot z_t
+.. math:: z_t \leftarrow M \odot (a_t\, z_0 + s_t\, \epsilon) + (1 - M) \odot z_t
 
 then the *reference model* takes a guided step for a base text. So what is outside the map follows the base text, and
 fits what is inside. Starting from the same noise for the same base text, the reference model alone paints the portrait
@@ -17,12 +17,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from spf_lite.data.texts import empty_text, encode_texts
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.diffusion import signal_and_noise
+from spf_lite.models.diffusion import Sampler
 
 #: Sampling steps, and portraits at a time.
 STEPS, CHUNK = 25, 32
@@ -64,15 +63,14 @@ def _repaint(
     device = backbone.pipe.device
     latents, region, noise = latents.to(device), region.to(device), noise.to(device)
     text = torch.cat([untold.expand_as(told), told]).to(device)
-    scheduler = DDIMScheduler.from_config(backbone.pipe.scheduler.config)
-    scheduler.set_timesteps(STEPS, device=device)
+    sampler = Sampler(backbone.pipe.scheduler, STEPS, device)
     sample = noise
-    with backbone.reference() as unet:
-        for time in scheduler.timesteps:
-            signal, spread = signal_and_noise(scheduler, time[None])
+    with backbone.reference() as network:
+        for time in sampler.times:
+            signal, spread = sampler.signal_and_noise(time)
             sample = region * (signal * latents + spread * noise) + (1 - region) * sample
-            prediction = unet(torch.cat([sample, sample]), time, encoder_hidden_states=text).sample.float()
+            prediction = backbone.predict(network, torch.cat([sample, sample]), time, text)
             without, with_text = prediction.chunk(2)
             guided = without + backbone.spec.guidance_scale * (with_text - without)
-            sample = scheduler.step(guided, time, sample).prev_sample
+            sample = sampler.step(guided, time, sample)
     return (region * latents + (1 - region) * sample).cpu()

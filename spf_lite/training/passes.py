@@ -44,7 +44,7 @@ class Passes:
                 f"batch_size={config.batch_size} cannot be shared out evenly between {accelerator.num_processes} "
                 f"processes with {config.gradient_accumulation} parts each"
             )
-        dtype = backbone.pipe.unet.dtype
+        dtype = backbone.network.dtype
         if dtype != torch.float32 and accelerator.mixed_precision == "no":
             raise ValueError(f"weights of {dtype} want mixed_precision=fp16 or bf16, and it is 'no'")
 

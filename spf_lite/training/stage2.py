@@ -7,6 +7,7 @@ of the target that difference is empty, the map is black, and alignment forbids 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from spf_lite.config import WEIGHTS, TrainConfig
@@ -154,7 +155,9 @@ def prepared(
             custom = with_pure_pairs(backbone, whole, [text for text, _ in texts], config)
             custom = in_text_forms(backbone, custom, config)
     if config.contrast:
-        trained.start_along(config.contrast * contrast_directions([*custom, *references], passes.empty, config.rank))
+        project = partial(backbone.architecture.projected_text, backbone.network)
+        rows = contrast_directions([*custom, *references], passes.empty, config.rank, project)
+        trained.start_along(config.contrast * rows)
     extractor = None
     if config.weight_purecc:
         state = {name: value.detach().clone() for name, value in trained.state().items()}

@@ -25,7 +25,7 @@ AdapterPath = str | Path
 
 @dataclass(frozen=True)
 class Start:
-    """What :func:`start` has put on the UNet.
+    """What :func:`start` has put on the network.
 
     Attributes:
         trained: what is trained.
@@ -51,7 +51,7 @@ def start(
     """Put what is trained on a backbone.
 
     Args:
-        backbone: its UNet carries nothing yet.
+        backbone: its network carries nothing yet.
         config: of the run.
         initial_adapter: a LoRA that training starts from; the reference is without it.
         after: LoRAs that were learned before, one on top of the other: the reference is the model with all of them.
@@ -64,22 +64,25 @@ def start(
         ValueError: if the options exclude each other.
     """
     _check_options(config, initial_adapter, after, continued)
-    unet, kind, rank, seed, layers = backbone.pipe.unet, config.trainable, config.rank, config.seed, config.layers
-    read = [(path, read_lora(path, unet)) for path in after]
+    backbone.architecture.trained_layers(config.layers)  # refuses layers that the class has not
+    if config.contrast:
+        backbone.architecture.check_contrast()
+    network, kind, rank, seed, layers = backbone.network, config.trainable, config.rank, config.seed, config.layers
+    read = [(path, read_lora(path, network)) for path in after]
     names = tuple(part.name for path, own in read for part in parts_of(path, own))
     factors = combined([(own, 1.0) for _, own in read])
     if continued:
-        check_fits(factors, rank, layers, f"cannot continue {', '.join(map(str, after))}")
-    before = merge(unet, factors)
+        check_fits(factors, network, rank, layers, f"cannot continue {', '.join(map(str, after))}")
+    before = merge(network, factors)
     try:
         model = backbone_digest(backbone, config.weight_enhancement > 0) if digest else ""
         trained: Trainable
         if continued:
-            trained = ContinuedLora(unet, rank, seed, layers, factors, before)
+            trained = ContinuedLora(network, rank, seed, layers, factors, before)
         else:
-            trained = make_trainable(kind, unet, rank, seed, config.steps, initial_adapter, layers)
+            trained = make_trainable(kind, network, rank, seed, config.steps, initial_adapter, layers)
     except BaseException:
-        take_out(unet, before)
+        take_out(network, before)
         raise
     given = continued or initial_adapter is not None
     return Start(trained, model, digest_of(trained.state().items()) if given else None, names)

@@ -77,7 +77,7 @@ class DualPathTrainer:
         continued: bool = False,
     ) -> None:
         self.backbone, self.config, self.custom_set = backbone, config, custom_set
-        unet = backbone.pipe.unet
+        network = backbone.network
         self.accelerator = accelerator or accelerator_for(config, torch.device(backbone.pipe.device))
         self.passes = Passes(backbone, config, self.accelerator)
         if config.map_source == "given" and any(example.mask is None for example in custom_set):
@@ -90,12 +90,12 @@ class DualPathTrainer:
         self.trained = backbone.trainable = begun.trained
         self.parameters, self.earlier, self.continued = self.trained.parameters, begun.earlier, continued
         if config.gradient_checkpointing:
-            unet.enable_gradient_checkpointing()
-            unet.train()  # without dropout that changes nothing else
+            network.enable_gradient_checkpointing()
+            network.train()  # without dropout that changes nothing else
         self.optimisation = Optimisation(self.trained, config, self.accelerator)
         self.folder = None
         if output_dir is not None:
-            known = (begun.reference, begun.initial, unet.dtype)
+            known = (begun.reference, begun.initial, network.dtype)
             identity = RunIdentity.of(config, custom_set, self.reference_texts, *known)
             # Weights, both of Adam's moments, and for PureCC the extractor: four times the parameters at most.
             room = 4 * sum(parameter.numel() * parameter.element_size() for parameter in self.parameters)
@@ -156,17 +156,18 @@ class DualPathTrainer:
         return TrainResult(self.history, self.cpu_seconds)
 
     def export(self, folder: str | Path) -> Path:
-        """Write the adapter as an ordinary diffusers LoRA, with configuration and model card beside it.
+        """Write the adapter as an ordinary LoRA, with configuration and model card beside it.
 
-        ``StableDiffusionPipeline.load_lora_weights(folder)`` loads it in any tool.
+        ``load_lora_weights(folder)`` of diffusers' pipelines loads it; where it differs, the model card says how.
 
         Raises:
             TrainingDivergedError: if what was trained is not finite.
             OSError: if the folder cannot be written; an adapter that was there is as it was.
         """
         if self.accelerator.is_main_process:
-            layers, source = self.trained.lora_layers(), self.backbone.spec.source
-            write_adapter(folder, layers, self.config, self.custom_set, source, self.earlier, self.continued)
+            layers, backbone = self.trained.lora_layers(), self.backbone
+            written = (backbone.spec.source, self.earlier, self.continued, backbone.architecture)
+            write_adapter(folder, layers, self.config, self.custom_set, *written)
         self.accelerator.wait_for_everyone()
         return Path(folder)
 

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from spf_lite.config import ControlMapOptions
 from spf_lite.data.batch import Item, collate
+from spf_lite.data.texts import encode_texts
 from spf_lite.method.attention import LayerRecord
 from spf_lite.method.control_map import control_map
 from spf_lite.method.paths import both_paths, reference_path
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.codec import decode_latents, encode_text
+from spf_lite.models.codec import decode_latents
 from spf_lite.models.diffusion import add_noise
 from spf_lite.models.sampling import sample
 from spf_lite.widgets.attention_explorer import ALL_LAYERS
@@ -132,8 +133,7 @@ def attention_items(
         sampled = sample(backbone, texts, seeds=seeds, output_type="latent")
     found = []
     for text, seed, label, latents in zip(texts, seeds, labels, sampled.split(1), strict=True):
-        ids, tokens = _tokens(backbone, text)
-        hidden = encode_text(backbone.pipe, ids)
+        tokens, hidden = _tokens(backbone, text), encode_texts(backbone, [text]).to(backbone.pipe.device)
         # Not the noise that the portrait was sampled from: its low frequencies are those of the portrait.
         noise = _noise(latents, int(seed) + 1_000_003)
         maps, names = [], []
@@ -172,15 +172,14 @@ def _noised(backbone: Backbone, latents: Tensor, noise: Tensor, time: int) -> tu
     return add_noise(backbone.pipe.scheduler, latents, noise, times), times
 
 
-def _tokens(backbone: Backbone, text: str) -> tuple[Tensor, list[str]]:
-    """Token ids (1, length), and labels: "start", the words, "end", and one label for all padding tokens."""
+def _tokens(backbone: Backbone, text: str) -> list[str]:
+    """Labels: "start", the words, "end", and one label for all padding tokens."""
     tokenizer = backbone.pipe.tokenizer
     length = tokenizer.model_max_length
-    ids = tokenizer(text, padding="max_length", max_length=length)["input_ids"]
     words = tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])[1:-1]
     padding = length - len(words) - 2
     names = ["start", *(word.removesuffix("</w>") for word in words), "end"]
-    return torch.tensor([ids]), [*names, *([f"PAD × {padding}"] if padding else [])]
+    return [*names, *([f"PAD × {padding}"] if padding else [])]
 
 
 def _grouped(record: LayerRecord, count: int) -> Tensor:

@@ -421,7 +421,7 @@ def test_an_unknown_model_folder(
     places = {"SET": custom_folder, "OUT": tmp_path / "run"}
     nowhere = tmp_path / "nowhere"
     line = refused(capsys, *(places.get(word, word) for word in command), "--model", nowhere)
-    assert line == f"no Stable Diffusion model in {nowhere}: there is no model_index.json"
+    assert line == f"no diffusers model in {nowhere}: there is no model_index.json"
 
 
 def test_a_model_that_no_word_reaches(toy_samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

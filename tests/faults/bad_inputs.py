@@ -172,9 +172,9 @@ def adapter_files(rng: random.Random, world: World) -> str:
         file.write_bytes(damaged(rng, file.read_bytes()))
     path = rng.choice([world.folder, file, file.with_name("nowhere")])
     if rng.random() < 0.5:
-        read_lora(path, world.lora.unet)
+        read_lora(path, world.lora.network)
     else:
-        world.lora.start_from(read_lora(path, world.lora.unet))
+        world.lora.start_from(read_lora(path, world.lora.network))
         if not all(bool(value.isfinite().all()) for value in world.lora.state().values()):
             raise AssertionError("an adapter that is not finite was taken")
     return str(path)

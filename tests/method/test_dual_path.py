@@ -9,13 +9,14 @@ from torch import Tensor
 
 from spf_lite.config import MAPS, WEIGHTS, TrainConfig
 from spf_lite.data.batch import Batch, collate
-from spf_lite.method.attention import LayerRecord, _Recorder
+from spf_lite.method.attention import LayerRecord
 from spf_lite.method.control_map import control_map
 from spf_lite.method.dual_path import Step, applies, dual_path_step, naive_step
 from spf_lite.method.paths import both_paths
 from spf_lite.method.purecc import Extractor
 from spf_lite.models.adapters.lora import add_lora
 from spf_lite.models.backbone import Backbone
+from spf_lite.models.backbones.recording import Recorder
 from spf_lite.models.diffusion import add_noise, predicted_latents, training_target
 from spf_lite.training.recipes import RECIPES, recipe
 
@@ -166,7 +167,7 @@ def test_a_recipe_computes_only_what_its_terms_need(toy: Backbone, name: str) ->
         known = {"reference": batch.base, "response": batch.complete}
         path = next((path for path, given in known.items() if torch.equal(text, given)), "extractor")
         layers = [layer for key, layer in unet.named_modules() if key.endswith("attn2")]
-        recorded = {isinstance(layer.processor, _Recorder) for layer in layers}
+        recorded = {isinstance(layer.processor, Recorder) for layer in layers}
         assert len(recorded) == 1
         passes.append(path + ", recorded" * recorded.pop())
 

@@ -22,11 +22,11 @@ from .test_compatibility import small_unet
 
 
 def test_models_that_cannot_be_used_are_refused(toy_folders: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(BackboneError, match="no Stable Diffusion model in .*nowhere"):
+    with pytest.raises(BackboneError, match="no diffusers model in .*nowhere"):
         load(str(tmp_path / "nowhere"))
     index = json.loads((toy_folders["epsilon"] / "model_index.json").read_text())
     (tmp_path / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(BackboneError, match="cannot be loaded as a Stable Diffusion pipeline"):
+    with pytest.raises(BackboneError, match="cannot be loaded as a diffusers pipeline"):
         load(str(tmp_path))
 
 

@@ -31,10 +31,10 @@ from spf_lite.models.adapters.trainable import make_trainable
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.compatibility import (
     check_cross_attention,
+    check_network,
     check_pipeline,
     check_precision,
     check_processors,
-    check_unet,
 )
 from spf_lite.models.errors import BackboneError
 
@@ -143,7 +143,7 @@ def small_unet(**options: Any) -> UNet2DConditionModel:
 @pytest.mark.parametrize(
     "options, message",
     [
-        (XL, "addition_embed_type"),
+        ({**XL, "addition_embed_type": "text_image"}, "addition_embed_type"),
         ({"class_embed_type": "timestep"}, "class_embed_type"),
         ({"num_class_embeds": 4}, "num_class_embeds"),
         ({"time_cond_proj_dim": 4}, "time_cond_proj_dim"),
@@ -162,7 +162,7 @@ def test_a_unet_of_another_kind_is_not_trained(options: Mapping[str, Any], messa
 
 
 def test_a_unet_without_cross_attention_is_refused() -> None:
-    for check in (check_cross_attention, check_unet):
+    for check in (check_cross_attention, check_network):
         with pytest.raises(BackboneError, match="no cross-attention layers"):
             check(deaf_unet())
     check_cross_attention(small_unet())
@@ -235,7 +235,7 @@ def test_a_compiled_unet_is_refused() -> None:
     one_block.mid_block.compile(backend="eager")
     for unet, where in ((whole, "as a whole"), (in_place, "as a whole"), (one_block, "mid_block")):
         for kind in KINDS:
-            with pytest.raises(BackboneError, match=rf"the UNet is compiled \({where}\)"):
+            with pytest.raises(BackboneError, match=rf"the network is compiled \({where}\)"):
                 make_trainable(kind, unet, rank=2, seed=0, steps=10)
 
 

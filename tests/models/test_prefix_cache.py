@@ -11,7 +11,8 @@ from spf_lite.method import paths
 from spf_lite.method.dual_path import dual_path_step
 from spf_lite.models.adapters.lora import add_lora
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.prefix_cache import before_cross_attention, shared_prefix
+from spf_lite.models.backbones.unet import before_cross_attention
+from spf_lite.models.prefix_cache import shared_prefix
 
 from ..method.conftest import ALL, item
 

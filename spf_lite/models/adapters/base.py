@@ -1,4 +1,4 @@
-"""What every way of training has in common: it changes a UNet, and the untouched model stays within reach."""
+"""What every way of training has in common: it changes a network, and the untouched model stays within reach."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from spf_lite.models.adapters.lora_file import Factors
+from spf_lite.models.adapters.peft_layers import adapter_layers
 from spf_lite.models.errors import BackboneError
 from spf_lite.models.precision import forget_casts
 
 
 class Trainable(ABC):
-    """A change of a UNet that can be taken back.
+    """A change of a network that can be taken back.
 
     Attributes:
         parameters: what the optimiser moves, float32.
@@ -26,20 +27,20 @@ class Trainable(ABC):
     parameters: list[nn.Parameter]
 
     @contextmanager
-    def reference(self) -> Iterator[UNet2DConditionModel]:
-        """Gives the untouched UNet, to the last bit, also in mixed precision.
+    def reference(self) -> Iterator[ModelMixin]:
+        """Gives the untouched network, to the last bit, also in mixed precision.
 
         The change is back at exit, also after an exception.
         """
-        with self._untouched() as unet:
+        with self._untouched() as network:
             forget_casts()
             try:
-                yield unet
+                yield network
             finally:
                 forget_casts()
 
     @abstractmethod
-    def _untouched(self) -> AbstractContextManager[UNet2DConditionModel]:
+    def _untouched(self) -> AbstractContextManager[ModelMixin]:
         """What :meth:`reference` gives, without regard to mixed precision."""
 
     @abstractmethod
@@ -83,7 +84,7 @@ class Trainable(ABC):
 
     @contextmanager
     def using(self, state: dict[str, Tensor]) -> Iterator[None]:
-        """Within it the UNet is changed as an earlier :meth:`state` says.
+        """Within it the network is changed as an earlier :meth:`state` says.
 
         The weights are overwritten in place, so no backward pass may span its entry or exit.
         """
@@ -107,19 +108,19 @@ class Trainable(ABC):
 class PeftAdapter(Trainable):
     """An adapter of peft: layers beside the frozen ones, which can be switched off."""
 
-    unet: UNet2DConditionModel
+    network: ModelMixin
 
     @cached_property
     def layers(self) -> list[BaseTunerLayer]:
         """The layers that carry it. Looked up once: a training step switches them off and on."""
-        return [module for module in self.unet.modules() if isinstance(module, BaseTunerLayer)]
+        return adapter_layers(self.network)
 
     @contextmanager
-    def _untouched(self) -> Iterator[UNet2DConditionModel]:
+    def _untouched(self) -> Iterator[ModelMixin]:
         for layer in self.layers:
             layer.enable_adapters(False)
         try:
-            yield self.unet
+            yield self.network
         finally:
             for layer in self.layers:
                 layer.enable_adapters(True)

@@ -12,12 +12,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 from safetensors import safe_open
 
 from spf_lite.files import write_files
-from spf_lite.models.adapters.lora_file import ADAPTER_FILE, Factors, find_adapter, lora_bytes, named, read_lora
+from spf_lite.models.adapters.lora_file import ADAPTER_FILES, Factors, find_adapter, named, read_lora
 from spf_lite.models.adapters.stack import combined, with_strengths
+from spf_lite.models.backbones.registry import architecture_of_network
 from spf_lite.models.errors import BackboneError
 
 #: Key of the metadata.
@@ -60,7 +61,7 @@ def parts_of(path: str | Path, factors: dict[str, Factors]) -> list[Part]:
     with safe_open(file, framework="pt") as content:
         said = (content.metadata() or {}).get(PARTS)
     if said is None:
-        folder = file.parent if file.name == ADAPTER_FILE else file.with_suffix("")
+        folder = file.parent if file.name in ADAPTER_FILES else file.with_suffix("")
         named = folder.resolve().parent if folder.name == _EXPORT else folder
         return [Part(named.name, 1.0, whole)]
     try:
@@ -77,7 +78,7 @@ def parts_of(path: str | Path, factors: dict[str, Factors]) -> list[Part]:
 def write_combined(
     folder: str | Path,
     adapters: Sequence[str | Path],
-    unet: UNet2DConditionModel,
+    network: ModelMixin,
     strengths: Sequence[float] | None = None,
     without: Collection[str] = (),
 ) -> list[Part]:
@@ -86,7 +87,7 @@ def write_combined(
     Args:
         folder: made if it is not there. An adapter that is there stays as it is until the new one is whole.
         adapters: files or folders. The parts of a combined file are parts of the new one.
-        unet: that they are for; it is not changed.
+        network: that they are for; it is not changed.
         strengths: one for each, factor of its change; default: 1.
         without: names of parts that are left out.
 
@@ -100,7 +101,7 @@ def write_combined(
     """
     found: list[tuple[Part, dict[str, Factors], float]] = []
     for path, strength in with_strengths(adapters, strengths):
-        factors = read_lora(path, unet)
+        factors = read_lora(path, network)
         found += [
             (replace(part, strength=part.strength * strength), own, strength)
             for part, own in _split(parts_of(path, factors), factors)
@@ -122,8 +123,10 @@ def write_combined(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # Weights last: where they are, the adapter is whole.
-    content = lora_bytes(named(factors), {PARTS: json.dumps(rows)})
-    write_files({folder / CARD: _card(parts), folder / ADAPTER_FILE: content})
+    architecture = architecture_of_network(network)
+    content = architecture.adapter_files(named(factors), {PARTS: json.dumps(rows)})
+    card = _card(parts, architecture.loading_hint())
+    write_files({folder / CARD: card, **{folder / name: data for name, data in content.items()}})
     return parts
 
 
@@ -142,7 +145,7 @@ def _split(parts: Sequence[Part], factors: dict[str, Factors]) -> list[tuple[Par
     return split
 
 
-def _card(parts: Sequence[Part]) -> str:
+def _card(parts: Sequence[Part], hint: str) -> str:
     rows = "\n".join(f"| {part.name} | {part.strength:g} | {max(part.ranks)} |" for part in parts)
     return f"""---
 library_name: diffusers
@@ -151,7 +154,7 @@ tags: [stable-diffusion, text-to-image, lora, spf-portrait]
 
 # LoRA adapter: {", ".join(part.name for part in parts)}
 
-{len(parts)} adapters in one, written by SPF-Lite. `pipe.load_lora_weights(folder)` of diffusers loads it. Their changes
+{len(parts)} adapters in one, written by SPF-Lite. {hint} Their changes
 add up. SPF-Lite takes each out again: `spf-lite combine NEW THIS --without NAME`.
 
 | part | strength | rank |

@@ -13,22 +13,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.utils import convert_state_dict_to_diffusers, convert_unet_state_dict_to_peft
+from diffusers import ModelMixin
+from diffusers.utils import convert_unet_state_dict_to_peft
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
+from spf_lite.models.backbones.architecture import LoraFile
+from spf_lite.models.backbones.files import ADAPTER_FILE, ADAPTER_FILES, DOWN, UP, layer_of
+from spf_lite.models.backbones.registry import architecture_of_network
 from spf_lite.models.errors import BackboneError
 
-#: Name of an adapter's file in the folder that diffusers writes.
-ADAPTER_FILE = "pytorch_lora_weights.safetensors"
+__all__ = ["ADAPTER_FILE", "ADAPTER_FILES", "Factors", "find_adapter", "named", "read_lora"]
+
 #: Beginnings of keys that belong to text encoders, in the naming of diffusers and of kohya.
-_TEXT = ("text_encoder.", "text_encoder_2.", "lora_te")
+_TEXT = ("text_encoder.", "text_encoder_2.", "text_encoder_3.", "lora_te")
 #: Other kinds of adapters, by a part of their keys.
 _OTHER_KINDS = {"dora_scale": "DoRA", "lora_magnitude": "DoRA", "hada_": "LoHa", "lokr_": "LoKr"}
-_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 logger = logging.getLogger(__name__)
 
 
@@ -44,36 +45,37 @@ class Factors(NamedTuple):
     up: Tensor
 
 
-def read_lora(path: str | Path, unet: UNet2DConditionModel) -> dict[str, Factors]:
-    """Read a LoRA file and hold every key of it against a UNet.
+def read_lora(path: str | Path, network: ModelMixin) -> dict[str, Factors]:
+    """Read a LoRA file and hold every key of it against a network.
 
     Keys of text encoders are left out, because the text encoder serves the reference path too; they are named in one
     warning of this module's logger.
 
     Args:
         path: a ``.safetensors`` file, or a folder with :data:`ADAPTER_FILE`.
-        unet: that the adapter is for; it is not changed.
+        network: that the adapter is for; it is not changed.
 
     Returns:
         both factors by the layer's name, on the processor.
 
     Raises:
         BackboneError: if there is no such file, it is incomplete, not in the safetensors format or of another kind than
-            LoRA, or a key or shape of it has no counterpart in the UNet.
+            LoRA, or a key or shape of it has no counterpart in the network.
     """
     file = find_adapter(path)
-    state, alphas, metadata = _converted(file)
+    part = architecture_of_network(network).part
+    state, alphas, metadata = _converted(file, network)
     text = sorted(key for key in state if key.startswith(_TEXT))
     own = {key: value for key, value in state.items() if not key.startswith(_TEXT)}
-    layers = {name: module for name, module in unet.named_modules() if not _inside_adapter(name)}
-    # unet.save_lora_adapter writes names without the pipeline's "unet.".
-    named = convert_unet_state_dict_to_peft({key.removeprefix("unet."): value for key, value in own.items()})
-    unknown = [key for key in named if not key.endswith((_DOWN, _UP)) or _layer(key) not in layers]
+    layers = {name: module for name, module in network.named_modules() if not _inside_adapter(name)}
+    # save_lora_adapter of a network writes names without the pipeline's prefix, "unet." or "transformer.".
+    named = convert_unet_state_dict_to_peft({key.removeprefix(f"{part}."): value for key, value in own.items()})
+    unknown = [key for key in named if not key.endswith((DOWN, UP)) or layer_of(key) not in layers]
     if unknown or not named:
         raise BackboneError(f"the adapter {file} does not fit this model: {_reason(unknown, text)}")
     found = {}
-    for name in sorted({_layer(key) for key in named}):
-        down, up = named.get(name + _DOWN), named.get(name + _UP)
+    for name in sorted({layer_of(key) for key in named}):
+        down, up = named.get(name + DOWN), named.get(name + UP)
         if down is None or up is None:
             raise BackboneError(f"the adapter {file} is incomplete: {name} has one of its two factors only")
         _check_shape(file, name, layers[name], down, up)
@@ -88,26 +90,7 @@ def read_lora(path: str | Path, unet: UNet2DConditionModel) -> dict[str, Factors
 
 def named(factors: Mapping[str, Factors]) -> dict[str, Tensor]:
     """Both factors of each layer as peft names them: ``<layer>.lora_A.weight`` and ``<layer>.lora_B.weight``."""
-    return {name + end: value for name, pair in factors.items() for end, value in zip((_DOWN, _UP), pair, strict=True)}
-
-
-def lora_bytes(layers: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """A LoRA file as diffusers writes it, as bytes: its own writer would leave half a file when it is interrupted.
-
-    Args:
-        layers: both factors of each layer, ``<layer>.lora_A.weight`` and ``<layer>.lora_B.weight``.
-        metadata: texts that stand in the file besides.
-    """
-    written: list[bytes] = []
-
-    def keep(tensors: dict[str, Tensor], path: str) -> None:
-        written.append(save(tensors, metadata={"format": "pt", **(metadata or {})}))
-
-    StableDiffusionPipeline.save_lora_weights(
-        Path(), unet_lora_layers=convert_state_dict_to_diffusers(dict(layers)), save_function=keep
-    )
-    (content,) = written
-    return content
+    return {name + end: value for name, pair in factors.items() for end, value in zip((DOWN, UP), pair, strict=True)}
 
 
 def find_adapter(path: str | Path) -> Path:
@@ -117,12 +100,12 @@ def find_adapter(path: str | Path) -> Path:
         BackboneError: if there is none, or it is not in the safetensors format.
     """
     path = Path(path).expanduser()
-    if path.is_dir() and not (path / ADAPTER_FILE).is_file():
+    if path.is_dir() and (found := next((path / name for name in ADAPTER_FILES if (path / name).is_file()), None)):
+        return found
+    if path.is_dir():
         others = ", ".join(sorted(found.name for found in path.glob("*.safetensors")))
         hint = f" (it holds {others}: name the file)" if others else ""
         raise BackboneError(f"no adapter in {path}: there is no {ADAPTER_FILE}{hint}")
-    if path.is_dir():
-        return path / ADAPTER_FILE
     if not path.is_file():
         missing = f"there is no {ADAPTER_FILE}" if path.suffix != ".safetensors" else "there is no such file"
         raise BackboneError(f"no adapter in {path}: {missing}")
@@ -133,23 +116,21 @@ def find_adapter(path: str | Path) -> Path:
     return path
 
 
-def _converted(file: Path) -> tuple[dict[str, Tensor], dict[str, float], dict[str, Any]]:
-    """A file's tensors in diffusers' naming, kohya's alphas by layer, and peft's options of the UNet's adapter."""
+def _converted(file: Path, network: ModelMixin) -> LoraFile:
+    """A file's tensors in diffusers' naming, kohya's alphas by layer, and peft's options of the network's adapter."""
+    architecture = architecture_of_network(network)
     try:
         with safe_open(file, framework="pt") as content:
             _check_kind(file, list(content.keys()))
-        state, alphas, metadata = StableDiffusionPipeline.lora_state_dict(
-            str(file.parent), weight_name=file.name, use_safetensors=True, return_lora_metadata=True
-        )
+        state, alphas, metadata = architecture.read_lora_file(file, network)
     except BackboneError:
         raise
     except (SafetensorError, OSError) as error:
         raise BackboneError(f"the adapter {file} cannot be read: {error}") from error
     except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise BackboneError(f"the adapter {file} has keys in no known naming: {error}") from error
-    own = {key.removeprefix("unet.").removesuffix(".alpha"): value for key, value in (alphas or {}).items()}
-    by_layer = {_layer(key): float(value) for key, value in convert_unet_state_dict_to_peft(own).items()}
-    return state, by_layer, {key.removeprefix("unet."): value for key, value in (metadata or {}).items()}
+    prefix = f"{architecture.part}."
+    return state, alphas, {key.removeprefix(prefix): value for key, value in metadata.items()}
 
 
 def _check_kind(file: Path, keys: list[str]) -> None:
@@ -161,15 +142,17 @@ def _check_kind(file: Path, keys: list[str]) -> None:
 
 
 def _reason(unknown: list[str], text: list[str]) -> str:
-    """Why nothing, or not all of a file, has its layer in the UNet."""
+    """Why nothing, or not all of a file, has its layer in the network."""
     if not unknown:
         return f"it has keys of text encoders only ({text[0]}, ...)"
     shown = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
     if unknown[0].startswith("base_model.model."):
-        hint = "a peft checkpoint keeps its scale in another file: write the adapter by unet.save_lora_adapter"
+        hint = (
+            "a peft checkpoint keeps its scale in another file: write the adapter by save_lora_adapter of the network"
+        )
     else:
         hint = "it was trained on another model, or its naming is none of diffusers', peft's and kohya's"
-    return f"{len(unknown)} of its keys have no layer in the UNet ({shown}); {hint}"
+    return f"{len(unknown)} of its keys have no layer in the network ({shown}); {hint}"
 
 
 def _scale(layer: str, rank: int, alphas: dict[str, float], options: dict[str, Any]) -> float:
@@ -180,10 +163,6 @@ def _scale(layer: str, rank: int, alphas: dict[str, float], options: dict[str, A
     patterns = options.get("alpha_pattern") or {}
     alpha = next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", layer)), alpha)
     return float(alpha) / (rank**0.5 if options.get("use_rslora") else rank)
-
-
-def _layer(key: str) -> str:
-    return key.removesuffix(_DOWN).removesuffix(_UP)
 
 
 def _inside_adapter(name: str) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DiffusionPipeline, ModelMixin
 from torch import Tensor
 
 from spf_lite.models.adapters.lora import check_no_adapter, load_factors
@@ -48,20 +48,20 @@ def combined(parts: Sequence[tuple[Mapping[str, Factors], float]]) -> dict[str, 
 
 
 def read_stack(
-    adapters: Sequence[str | Path], unet: UNet2DConditionModel, strengths: Sequence[float] | None = None
+    adapters: Sequence[str | Path], network: ModelMixin, strengths: Sequence[float] | None = None
 ) -> dict[str, Factors]:
     """Several LoRA files as the factors of one (:func:`combined`).
 
     Args:
         adapters: files or folders, as :func:`spf_lite.models.adapters.lora_file.read_lora` takes them.
-        unet: that they are for; it is not changed.
+        network: that they are for; it is not changed.
         strengths: one for each; default: 1.
 
     Raises:
         BackboneError: if one of them cannot be read or does not fit.
         ValueError: if there are not as many strengths as adapters, or one is not finite.
     """
-    return combined([(read_lora(path, unet), strength) for path, strength in with_strengths(adapters, strengths)])
+    return combined([(read_lora(path, network), strength) for path, strength in with_strengths(adapters, strengths)])
 
 
 def with_strengths(adapters: Sequence[str | Path], strengths: Sequence[float] | None) -> list[tuple[str | Path, float]]:
@@ -77,9 +77,9 @@ def with_strengths(adapters: Sequence[str | Path], strengths: Sequence[float] | 
 
 
 def load_stack(
-    model: Backbone | StableDiffusionPipeline, adapters: Sequence[str | Path], strengths: Sequence[float] | None = None
+    model: Backbone | DiffusionPipeline, adapters: Sequence[str | Path], strengths: Sequence[float] | None = None
 ) -> None:
-    """Load several LoRAs into the UNet at once, in the place of what was loaded before.
+    """Load several LoRAs into the network at once, in the place of what was loaded before.
 
     Args:
         model: a backbone, or its pipeline.
@@ -87,13 +87,13 @@ def load_stack(
         strengths: one for each, factor of its change; default: 1.
 
     Raises:
-        BackboneError: if there is none, one cannot be read or does not fit, or the UNet is in training. The model is
+        BackboneError: if there is none, one cannot be read or does not fit, or the network is in training. The model is
             then as it was.
         ValueError: if there are not as many strengths as adapters, or one is not finite.
     """
     if not adapters:
         raise BackboneError("no adapter to load")
-    load_factors(model, lambda unet: read_stack(adapters, unet, strengths))
+    load_factors(model, lambda network: read_stack(adapters, network, strengths))
 
 
 def change(pair: Factors) -> Tensor:
@@ -103,29 +103,29 @@ def change(pair: Factors) -> Tensor:
 
 
 @torch.no_grad()
-def merge(unet: UNet2DConditionModel, factors: Mapping[str, Factors]) -> dict[str, Tensor]:
-    """Add the change of a LoRA to the weights of a UNet: what it has learned becomes part of the reference.
+def merge(network: ModelMixin, factors: Mapping[str, Factors]) -> dict[str, Tensor]:
+    """Add the change of a LoRA to the weights of a network: what it has learned becomes part of the reference.
 
     Args:
-        unet: its weights are replaced, not overwritten.
+        network: its weights are replaced, not overwritten.
         factors: by layer.
 
     Returns:
         The weights that were there before, by layer. :func:`take_out` puts them back.
 
     Raises:
-        BackboneError: if something has been put on the UNet.
+        BackboneError: if something has been put on the network.
     """
-    check_no_adapter(unet)
-    before = {name: unet.get_submodule(name).weight.data for name in factors}
+    check_no_adapter(network)
+    before = {name: network.get_submodule(name).weight.data for name in factors}
     for name, pair in factors.items():
         weight = before[name]
         added = weight.float() + change(pair).to(weight.device)
-        unet.get_submodule(name).weight.data = added.to(weight.dtype)
+        network.get_submodule(name).weight.data = added.to(weight.dtype)
     return before
 
 
-def take_out(unet: UNet2DConditionModel, before: Mapping[str, Tensor]) -> None:
+def take_out(network: ModelMixin, before: Mapping[str, Tensor]) -> None:
     """Put the weights back that :func:`merge` returned, to the last bit."""
     for name, weight in before.items():
-        unet.get_submodule(name).weight.data = weight
+        network.get_submodule(name).weight.data = weight

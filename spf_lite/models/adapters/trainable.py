@@ -1,6 +1,6 @@
 """What is trained: three ways to change cross-attention, of which a LoRA can change ResNet blocks as well.
 
-Each keeps *one* UNet in memory. The reference path is that UNet with the change taken back for a moment
+Each keeps *one* network in memory. The reference path is that network with the change taken back for a moment
 (:meth:`Trainable.reference`): an adapter is switched off, or the original cross-attention weights are swapped in.
 
 In the book: :doc:`/04-lora`.
@@ -13,40 +13,38 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from spf_lite.config import KINDS
+from spf_lite.config import KINDS, LAYERS
 from spf_lite.models.adapters.adalora import AdaLora
 from spf_lite.models.adapters.base import PeftAdapter, Trainable
 from spf_lite.models.adapters.lora import (
     ADAPTER,
-    CROSS_ATTENTION,
-    LORA_LAYERS,
-    TEXT_PROJECTIONS,
     add_lora,
     check_no_adapter,
 )
 from spf_lite.models.adapters.lora_file import Factors, read_lora
-from spf_lite.models.compatibility import check_unet
+from spf_lite.models.backbones.registry import architecture_of_network
+from spf_lite.models.compatibility import check_network
 from spf_lite.models.errors import BackboneError
 
 
 def make_trainable(
     kind: str,
-    unet: UNet2DConditionModel,
+    network: ModelMixin,
     rank: int,
     seed: int,
     steps: int,
     start_from: str | Path | None = None,
     layers: str = "cross-attention",
 ) -> Trainable:
-    """Put one of :data:`spf_lite.config.KINDS` on a UNet.
+    """Put one of :data:`spf_lite.config.KINDS` on a network.
 
     Args:
         kind: ``lora`` (Hu et al. 2021), ``adalora`` (Zhang et al. 2023) or ``weights`` (SPF-Portrait's own setting).
-        unet: gets the change.
+        network: gets the change.
         rank: of the low-rank factors (for AdaLoRA: in the end, on average; ignored for weights).
         seed: of their start.
         steps: length of the run; AdaLoRA plans its ranks by it.
@@ -56,42 +54,45 @@ def make_trainable(
 
     Raises:
         ValueError: for another kind, or layers that it is not for.
-        BackboneError: if the UNet is of an unsupported kind or has an adapter already, or the existing LoRA does not
+        BackboneError: if the network is of an unsupported kind or has an adapter already, or the existing LoRA does not
             fit it or this kind of training.
     """
     if kind not in KINDS:
         raise ValueError(f"trainable={kind!r}: expected one of {', '.join(KINDS)}")
-    if layers not in LORA_LAYERS or (kind != "lora" and layers != "cross-attention"):
+    if layers not in LAYERS or (kind != "lora" and layers != "cross-attention"):
         raise ValueError(f"layers={layers!r} with trainable={kind}: expected cross-attention, or for lora also resnets")
-    factors = None if start_from is None else _factors_to_start_from(start_from, unet, kind, rank, layers)
+    factors = None if start_from is None else _factors_to_start_from(start_from, network, kind, rank, layers)
     trained: Trainable
     if kind == "lora":
-        trained = Lora(unet, rank, seed, layers)
+        trained = Lora(network, rank, seed, layers)
     elif kind == "adalora":
-        trained = AdaLora(unet, rank, seed, steps)
+        trained = AdaLora(network, rank, seed, steps)
     else:
-        trained = Weights(unet)
+        trained = Weights(network)
     if factors is not None:
         trained.start_from(factors)
     return trained
 
 
 def _factors_to_start_from(
-    path: str | Path, unet: UNet2DConditionModel, kind: str, rank: int, layers: str
+    path: str | Path, network: ModelMixin, kind: str, rank: int, layers: str
 ) -> dict[str, Factors]:
-    """An existing LoRA, if a kind of training can hold its change. Asked before anything is put on the UNet."""
+    """An existing LoRA, if a kind of training can hold its change. Asked before anything is put on the network."""
     if kind == "adalora":  # ranks are pruned by importances that start with the run
         raise BackboneError(f"adalora cannot start from {path}: train a lora, or the weights")
-    factors = read_lora(path, unet)
-    check_fits(factors, rank if kind == "lora" else None, layers, f"cannot start from {path}")
+    factors = read_lora(path, network)
+    check_fits(factors, network, rank if kind == "lora" else None, layers, f"cannot start from {path}")
     return factors
 
 
-def check_fits(factors: Mapping[str, Factors], rank: int | None, layers: str, problem: str) -> None:
+def check_fits(
+    factors: Mapping[str, Factors], network: ModelMixin, rank: int | None, layers: str, problem: str
+) -> None:
     """Check that training can go on from the factors of a LoRA.
 
     Args:
         factors: by layer.
+        network: that is trained.
         rank: of what is trained; None: of any.
         layers: that are trained, one of :data:`spf_lite.config.LAYERS`.
         problem: what the message of an error begins with.
@@ -99,7 +100,7 @@ def check_fits(factors: Mapping[str, Factors], rank: int | None, layers: str, pr
     Raises:
         BackboneError: if they have a larger rank, or change other layers.
     """
-    others = [name for name in factors if not name.endswith(LORA_LAYERS[layers])]
+    others = [name for name in factors if not name.endswith(architecture_of_network(network).trained_layers(layers))]
     if others:
         trained = "cross-attention" if layers == "cross-attention" else "cross-attention and ResNet blocks"
         raise BackboneError(
@@ -116,25 +117,25 @@ class Lora(PeftAdapter):
     Arguments and errors as in :func:`spf_lite.models.adapters.lora.add_lora`.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, rank: int, seed: int, layers: str = "cross-attention") -> None:
-        self.unet, self.rank, self.of_layers = unet, rank, layers
-        self.parameters = add_lora(unet, rank, seed, layers)
+    def __init__(self, network: ModelMixin, rank: int, seed: int, layers: str = "cross-attention") -> None:
+        self.network, self.rank, self.of_layers = network, rank, layers
+        self.parameters = add_lora(network, rank, seed, layers)
 
     def state(self) -> dict[str, Tensor]:
-        return dict(get_peft_model_state_dict(self.unet, adapter_name=ADAPTER))
+        return dict(get_peft_model_state_dict(self.network, adapter_name=ADAPTER))
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        set_peft_model_state_dict(self.unet, state, adapter_name=ADAPTER)
+        set_peft_model_state_dict(self.network, state, adapter_name=ADAPTER)
 
     def lora_layers(self) -> dict[str, Tensor]:
         return self.state()
 
     def start_from(self, factors: Mapping[str, Factors]) -> None:
         """Take the factors as they are. Ranks that they leave free begin as in a new LoRA, with B = 0."""
-        check_fits(factors, self.rank, self.of_layers, "cannot start from this LoRA")
+        check_fits(factors, self.network, self.rank, self.of_layers, "cannot start from this LoRA")
         with torch.no_grad():
             for name, (down, up) in factors.items():
-                layer = self.unet.get_submodule(name)
+                layer = self.network.get_submodule(name)
                 layer.lora_A[ADAPTER].weight[: len(down)] = down
                 layer.lora_B[ADAPTER].weight[:, : len(down)] = up
 
@@ -149,7 +150,8 @@ class Lora(PeftAdapter):
         Raises:
             ValueError: if the rows do not fit, or training has begun.
         """
-        layers = [module for name, module in self.unet.named_modules() if name.endswith(TEXT_PROJECTIONS)]
+        ends = architecture_of_network(self.network).text_projections
+        layers = [module for name, module in self.network.named_modules() if ends and name.endswith(ends)]
         with torch.no_grad():
             for layer in layers:
                 down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
@@ -164,20 +166,21 @@ class Weights(Trainable):
     """The cross-attention projections themselves; a copy of these alone is kept for the reference.
 
     Args:
-        unet: whose projections are trained, in float32.
+        network: whose projections are trained, in float32.
 
     Raises:
-        BackboneError: if the UNet is of an unsupported kind, has an adapter, or holds weights of 16 bits.
+        BackboneError: if the network is of an unsupported kind, has an adapter, or holds weights of 16 bits.
     """
 
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        check_unet(unet)
-        check_no_adapter(unet)
-        if unet.dtype != torch.float32:
-            raise BackboneError(f"the weights themselves learn in 32 bits, and are {unet.dtype}: load without dtype")
-        self.unet = unet
+    def __init__(self, network: ModelMixin) -> None:
+        check_network(network)
+        check_no_adapter(network)
+        if network.dtype != torch.float32:
+            raise BackboneError(f"the weights themselves learn in 32 bits, and are {network.dtype}: load without dtype")
+        self.network = network
+        ends = architecture_of_network(network).trained_layers("cross-attention")
         self.weights: dict[str, nn.Parameter] = {
-            name: module.weight for name, module in unet.named_modules() if name.endswith(CROSS_ATTENTION)
+            name: module.weight for name, module in network.named_modules() if name.endswith(ends)
         }
         self.parameters = list(self.weights.values())
         for weight in self.parameters:
@@ -185,12 +188,12 @@ class Weights(Trainable):
         self.original = {name: weight.detach().clone() for name, weight in self.weights.items()}
 
     @contextmanager
-    def _untouched(self) -> Iterator[UNet2DConditionModel]:
+    def _untouched(self) -> Iterator[ModelMixin]:
         tuned = {name: weight.data for name, weight in self.weights.items()}
         try:
             for name, weight in self.weights.items():
                 weight.data = self.original[name]
-            yield self.unet
+            yield self.network
         finally:
             for name, weight in self.weights.items():
                 weight.data = tuned[name]

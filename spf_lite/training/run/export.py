@@ -11,7 +11,9 @@ from torch import Tensor
 from spf_lite.config import WEIGHTS, TrainConfig
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.files import read_text, write_files
-from spf_lite.models.adapters.lora_file import ADAPTER_FILE, lora_bytes
+from spf_lite.models.backbones.architecture import Architecture
+from spf_lite.models.backbones.files import ADAPTER_FILES, PEFT_CONFIG
+from spf_lite.models.backbones.unet import StableDiffusion
 from spf_lite.training.loss_meter import check_finite
 from spf_lite.training.recipes import recipe_name
 
@@ -26,6 +28,7 @@ def write_adapter(
     base_model: str,
     earlier: Sequence[str] = (),
     continued: bool = False,
+    architecture: Architecture | None = None,
 ) -> Path:
     """Write ``pytorch_lora_weights.safetensors``, ``config.json`` and ``README.md``.
 
@@ -39,6 +42,7 @@ def write_adapter(
         base_model: folder or hub id of the model that it fits.
         earlier: names of the attributes that were learned before.
         continued: whether the adapter holds these as well, or is on top of the adapters that do.
+        architecture: the class of the base model; None: Stable Diffusion.
 
     Raises:
         TrainingDivergedError: if a low-rank factor is not finite.
@@ -49,22 +53,19 @@ def write_adapter(
     folder.mkdir(parents=True, exist_ok=True)
     # The folder's name on this computer means nothing to others and may hold a user's name.
     name = Path(base_model).name if Path(base_model).exists() else base_model
+    architecture = architecture or StableDiffusion()
+    card = _card(config, custom_set, name, _history(earlier, continued), architecture)
     # Weights last: where they are, the adapter is whole.
-    write_files(
-        {
-            folder / CONFIG: config.to_json(),
-            folder / CARD: _card(config, custom_set, name, _history(earlier, continued)),
-            folder / ADAPTER_FILE: lora_bytes(layers),
-        }
-    )
+    weights = {folder / file: content for file, content in architecture.adapter_files(layers, {}).items()}
+    write_files({folder / CONFIG: config.to_json(), folder / CARD: card, **weights})
     return folder
 
 
 def remove_adapter(folder: str | Path) -> None:
     """Delete what :func:`write_adapter` and :func:`add_measures` wrote, weights first, and nothing else."""
     folder = Path(folder)
-    if (folder / ADAPTER_FILE).is_file():
-        for name in (ADAPTER_FILE, CARD, CONFIG, MEASURES):
+    if any((folder / name).is_file() for name in ADAPTER_FILES):
+        for name in (*ADAPTER_FILES, PEFT_CONFIG, CARD, CONFIG, MEASURES):
             (folder / name).unlink(missing_ok=True)
         if not any(folder.iterdir()):
             folder.rmdir()
@@ -105,7 +106,7 @@ def _history(earlier: Sequence[str], continued: bool) -> str:
     )
 
 
-def _card(config: TrainConfig, custom_set: CustomSet, base_model: str, history: str = "") -> str:
+def _card(config: TrainConfig, custom_set: CustomSet, base_model: str, history: str, architecture: Architecture) -> str:
     weights = ", ".join(f"{name} {config.weight(name):g}" for name in WEIGHTS if config.weight(name))
     stage2 = f"{config.stage2_steps} dual-path steps ({weights}; map: {config.map_source})"
     known = recipe_name(config)
@@ -119,7 +120,7 @@ tags: [stable-diffusion, text-to-image, lora, spf-portrait]
 # LoRA adapter: {custom_set[0].target_text}
 
 Teaches "{custom_set[0].target_text}" to `{base_model}`, trained with SPF-Lite, an open implementation of SPF-Portrait
-(arXiv 2504.00396). `pipe.load_lora_weights(folder)` of diffusers loads it.
+(arXiv 2504.00396). {architecture.loading_hint()}
 
 ## Training
 

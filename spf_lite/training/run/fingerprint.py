@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from spf_lite.models.diffusion import noise_schedule, prediction_type
+
 if TYPE_CHECKING:
     from spf_lite.models.backbone import Backbone
 
@@ -29,20 +31,15 @@ def backbone_digest(backbone: Backbone, enhance: bool = False) -> str:
     Take it before anything is trained on the backbone. A gigabyte takes about a second.
 
     Args:
-        backbone: UNet, text encoder, autoencoder, CLIP and noise schedule count.
+        backbone: network, text encoders, autoencoder, CLIP and noise schedule count.
         enhance: whether the decoder of one-step predictions counts as well (:attr:`Backbone.preview`).
     """
     pipe = backbone.pipe
-    modules: dict[str, nn.Module] = {
-        "unet": pipe.unet,
-        "text_encoder": pipe.text_encoder,
-        "vae": pipe.vae,
-        "clip": backbone.clip.model,
-    }
+    modules: dict[str, nn.Module] = {**backbone.architecture.modules(pipe), "clip": backbone.clip.model}
     if enhance and backbone.preview is not None:
         modules["preview"] = backbone.preview
     named = [(f"{part}.{name}", value) for part, module in modules.items() for name, value in _tensors(module)]
-    named.append((f"scheduler.{pipe.scheduler.config.prediction_type}", pipe.scheduler.alphas_cumprod))
+    named.append((f"scheduler.{prediction_type(pipe.scheduler)}", noise_schedule(pipe.scheduler)))
     named.append(("vae.scaling_factor", torch.tensor(float(pipe.vae.config.scaling_factor))))
     return digest_of(named)
 

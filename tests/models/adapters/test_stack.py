@@ -97,7 +97,7 @@ def test_merged_and_loaded_predict_the_same(toy: Backbone, adapters: dict[str, P
     merge(toy.pipe.unet, read_stack(list(adapters.values()), toy.pipe.unet))
     merged = without_grad(toy)
     toy.pipe.unet = copy.deepcopy(toy.pipe.unet)
-    with pytest.raises(BackboneError, match="the UNet already has an adapter"):
+    with pytest.raises(BackboneError, match="the network already has an adapter"):
         load_adapter(toy, adapters["hat"], -1.0)
         merge(toy.pipe.unet, read_lora(adapters["hat"], toy.pipe.unet))
     less = without_grad(toy)
