@@ -116,13 +116,13 @@ def _anchors(
     if not config.anchor_share:  # no random number is drawn: runs without anchors are what they were before
         return []
     count = _count(config.batch_size * config.anchor_share, generator)
-    untold = _count(count * config.anchor_empty, generator)
-    if untold and empty is None:
+    empty_count = _count(count * config.anchor_empty, generator)
+    if empty_count and empty is None:
         raise ValueError("anchors with the empty text need its embedding")
     items = []
     for number in range(count):
         on_own = not references or float(torch.rand((), generator=generator)) < config.anchor_own
         pool = custom if on_own else references
         item = pool[int(torch.randint(len(pool), (), generator=generator))]
-        items.append(item if number < count - untold or empty is None else without_text(item, empty))
+        items.append(item if number < count - empty_count or empty is None else without_text(item, empty))
     return items

@@ -97,11 +97,11 @@ def with_text_forms(backbone: Backbone, items: Sequence[Item], seed: int) -> lis
         phrases = split_phrases(item.pair.base_text)
         kept = (torch.rand(len(phrases), generator=generator) < 0.5).tolist()
         shorter.append(", ".join(phrase for k, phrase in enumerate(phrases) if k == 0 or kept[k]))
-    forms = [replace(item, is_shortened=True) for item in retold(backbone, items, shorter)]
+    forms = [replace(item, is_shortened=True) for item in with_base_texts(backbone, items, shorter)]
     return [form for both in zip(items, forms, strict=True) for form in both]
 
 
-def retold(backbone: Backbone, items: Sequence[Item], base_texts: Sequence[str]) -> list[Item]:
+def with_base_texts(backbone: Backbone, items: Sequence[Item], base_texts: Sequence[str]) -> list[Item]:
     """The same portraits with other base texts.
 
     Args:

@@ -154,7 +154,7 @@ def run_chain(
         evaluation_sets: of each target, with portraits of the base model.
         separately: learn each target alone, on the base model, and add the adapters up: what composition is without
             incremental learning.
-        on_stage: is told every stage.
+        on_stage: called after every stage.
 
     Raises:
         ValueError: for targets that exclude each other, or a folder with a chain of another recipe or with other

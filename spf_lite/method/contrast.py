@@ -1,8 +1,8 @@
 r"""The directions in which complete texts differ from base texts: where low-rank factors of keys and values start.
 
 A word enters the UNet through the keys and values of cross-attention, :math:`W h + B A h` with the text encoder's
-hidden states h. If A is random, B learns from all words alike, and the target's word has to be told from the others by
-slow training: its hidden states share most of their variance with those of every other word. So the rows a of A start
+hidden states h. If A is random, B learns from all words alike, and only slow training separates the target's word from
+the others: its hidden states share most of their variance with those of every other word. So the rows a of A start
 at the directions of largest contrast,
 
 .. math:: a = \arg\max_a \frac{a^\top S_\Delta\, a}{a^\top S_0\, a}

@@ -70,7 +70,7 @@ def reference_predictions(backbone: Backbone, noisy: Tensor, times: Tensor, text
     """Predictions of the reference model for any number of noisy latents, a few at a time, in main memory.
 
     Args:
-        backbone: the model; what is trained on it is off.
+        backbone: the model; its reference path is used.
         noisy: z_t, (N, C, h, w).
         times: t, (N,).
         text: encoded, (N, R, width).

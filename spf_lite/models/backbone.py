@@ -100,7 +100,7 @@ class Backbone:
 
 
 def best_device() -> torch.device:
-    """This process's graphics card (``LOCAL_RANK`` says which of several), or the processor if there is none."""
+    """This process's GPU (``LOCAL_RANK`` says which of several), or the CPU if there is none."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
@@ -115,7 +115,7 @@ def load(name: str = "tiny", device: str | torch.device | None = None, dtype: to
             the home folder.
         device: where its modules go; default: :func:`best_device`.
         dtype: of its weights, one of :data:`spf_lite.models.compatibility.DTYPES`; default: float32. With 16 bits a
-            graphics card holds a larger model, and training has to compute in mixed precision. CLIP, which measures,
+            GPU holds a larger model, and training has to compute in mixed precision. CLIP, which measures,
             stays in float32.
 
     Raises:

@@ -94,6 +94,4 @@ def check_precision(device: torch.device, dtype: torch.dtype) -> None:
     if dtype not in DTYPES:
         raise BackboneError(f"weights of {dtype} are not supported: expected one of {', '.join(map(str, DTYPES))}")
     if device.type == "cpu" and dtype == torch.float16:
-        raise BackboneError(
-            "float16 is a precision of graphics cards, and the device is a processor: choose bfloat16 or float32"
-        )
+        raise BackboneError("float16 is a precision of GPUs, and the device is a CPU: choose bfloat16 or float32")

@@ -3,7 +3,7 @@
 The variants take turns in one process, round after round, so that other work on the machine affects all of them alike.
 Results are medians over the rounds. Time is process CPU time with one thread (``OMP_NUM_THREADS=1``), which other work
 hardly affects, and wall-clock time otherwise. Peak memory is the high-water mark of the whole process (Linux), Python
-and libraries included, or of the graphics card.
+and libraries included, or of the GPU.
 
 In the book: :doc:`/09-baselines`.
 """

@@ -4,7 +4,7 @@ A step of any size takes seconds there and next to no memory. Tensors that autog
 :class:`torch.autograd.graph.saved_tensors_hooks`, each storage once. Not counted are temporary tensors within one
 operation, and what PyTorch, its kernels and the driver take.
 
-The meta device has neither a graphics card's autocast nor its fused attention; :class:`_LikeCuda` emulates both. Fake
+The meta device has neither a GPU's autocast nor its fused attention; :class:`_LikeCuda` emulates both. Fake
 tensors (``FakeTensorMode``) with PyTorch's own autocast were tried in its place. In 32 bits they count the same: 1519
 MB for each portrait of a plain LoRA step of Stable Diffusion 1.5. In 16 bits fake CPU tensors count 785 MB instead of
 1026, because autocast on a CPU leaves normalisation in 16 bits where CUDA returns to 32. Fake CUDA tensors need a

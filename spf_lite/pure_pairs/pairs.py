@@ -26,11 +26,11 @@ from torch import Tensor
 from spf_lite.config import TrainConfig
 from spf_lite.data.batch import Item, by_size
 from spf_lite.data.encoding import preview_features, reference_items
-from spf_lite.data.texts import kept_phrase, retold
+from spf_lite.data.texts import kept_phrase, with_base_texts
 from spf_lite.models.backbone import Backbone
-from spf_lite.pure_pairs.reading import misreading, read_captions
+from spf_lite.pure_pairs.plans import RepaintPlan, partly_inside, repaint_plans, repaintable, rewritten
+from spf_lite.pure_pairs.reading import classification_margin, read_captions
 from spf_lite.pure_pairs.repaint import repaint
-from spf_lite.pure_pairs.sketches import Sketch, partly_inside, repaintable, rewritten, sketches
 from spf_lite.pure_pairs.surprise import phrase_places, surprise, surprise_map
 from spf_lite.pure_pairs.vocabulary import Vocabulary
 
@@ -41,7 +41,7 @@ SPARE = 1.5
 
 
 def painted(
-    backbone: Backbone, plan: Sequence[Sketch], count: int, generator: torch.Generator, enhance: bool = False
+    backbone: Backbone, plan: Sequence[RepaintPlan], count: int, generator: torch.Generator, enhance: bool = False
 ) -> list[Item]:
     """New portraits, as items of a custom set with their texts and maps for learning.
 
@@ -49,19 +49,19 @@ def painted(
     shares: a mouth within a beard often stays as it was.
 
     Args:
-        backbone: the model; what is trained on it is off.
+        backbone: the model; its reference path is used.
         plan: what they are painted from, all of one size.
         count: how many are kept, in the order of the plan.
-        generator: of their noise, on the processor.
+        generator: of their noise, on the CPU.
         enhance: whether the enhancement loss will need their CLIP embeddings.
     """
-    latents = torch.stack([sketch.item.latents for sketch in plan])
-    regions = torch.stack([sketch.region for sketch in plan])
-    texts = [sketch.text for sketch in plan]
+    latents = torch.stack([one.item.latents for one in plan])
+    regions = torch.stack([one.region for one in plan])
+    texts = [one.text for one in plan]
     new = repaint(backbone, latents, regions, texts, generator)
     kept = list(range(len(plan)))
     if count < len(plan):
-        kept = sorted(misread_ranks(backbone, plan, new, generator).argsort(stable=True)[:count].tolist())
+        kept = sorted(margin_ranks(backbone, plan, new, generator).argsort(stable=True)[:count].tolist())
     pairs = [(texts[row], kept_phrase(plan[row].item.pair.replaces, texts[row])) for row in kept]
     items = reference_items(backbone, pairs, new[kept], plan[0].item)
     seen = preview_features(backbone, new[kept]) if enhance else [item.portrait_features for item in items]
@@ -72,18 +72,20 @@ def painted(
     ]
 
 
-def misread_ranks(backbone: Backbone, plan: Sequence[Sketch], latents: Tensor, generator: torch.Generator) -> Tensor:
+def margin_ranks(
+    backbone: Backbone, plan: Sequence[RepaintPlan], latents: Tensor, generator: torch.Generator
+) -> Tensor:
     """How badly portraits show what was drawn for them, each among all with the same phrase; the worst of its places.
 
-    Ranks, because some phrases are harder to see than others: by their margins, a shout would keep all its portraits
-    and a smile would lose them. The set's own phrase cannot be misread. Its portraits have ranks in the order of the
+    Ranks, because margins differ between phrases. If margins were compared, a phrase with small ones, such as a smile,
+    would lose all its portraits. The set's own phrase cannot be misread. Its portraits have ranks in the order of the
     plan, so that it gets no more than its share.
 
     Args:
-        backbone: the model; what is trained on it is off.
+        backbone: the model; its reference path is used.
         plan: what N portraits were painted from.
         latents: scaled latents of these portraits, (N, C, h, w).
-        generator: of noises, on the processor.
+        generator: of noises, on the CPU.
 
     Returns:
         (N,), in (0, 1); low: shows every phrase better than others do.
@@ -91,14 +93,14 @@ def misread_ranks(backbone: Backbone, plan: Sequence[Sketch], latents: Tensor, g
     ranks = torch.zeros(len(plan))
     for place in plan[0].drawn if plan else ():
         margins = torch.arange(len(plan)).float()
-        rows = [row for row, sketch in enumerate(plan) if place in sketch.instead]
+        rows = [row for row, one in enumerate(plan) if place in one.instead]
         if rows:
             asked = [plan[row].text for row in rows]
             instead = [plan[row].instead[place] for row in rows]
-            margins[rows] = misreading(backbone, latents[rows], asked, instead, generator)
+            margins[rows] = classification_margin(backbone, latents[rows], asked, instead, generator)
         groups: dict[str | None, list[int]] = {}
-        for row, sketch in enumerate(plan):
-            groups.setdefault(sketch.drawn[place], []).append(row)
+        for row, one in enumerate(plan):
+            groups.setdefault(one.drawn[place], []).append(row)
         for group in groups.values():
             order = margins[group].argsort(stable=True).argsort()
             ranks[group] = ranks[group].maximum((order + 0.5) / len(group))
@@ -116,7 +118,7 @@ def with_pure_pairs(backbone: Backbone, items: Sequence[Item], texts: Sequence[s
     """What stage 2 learns from: the custom set with filled captions, surprise maps or new portraits.
 
     Args:
-        backbone: the model; what is trained on it is off.
+        backbone: the model; its reference path is used.
         items: the custom set; with maps, unless they are made here.
         texts: base texts of other people.
         config: says which of the three it is, and how many portraits.
@@ -140,7 +142,7 @@ def with_pure_pairs(backbone: Backbone, items: Sequence[Item], texts: Sequence[s
         elif config.pure_pairs:
             regions = torch.stack([_region(item) for item in part])
         if not config.pure_pairs:
-            made += retold(backbone, part, [vocabulary.insert(item.pair.base_text, found) for item in part])
+            made += with_base_texts(backbone, part, [vocabulary.insert(item.pair.base_text, found) for item in part])
             continue
         changeable = repaintable(found, reach, regions)
         if config.rewrite_limit:
@@ -150,7 +152,7 @@ def with_pure_pairs(backbone: Backbone, items: Sequence[Item], texts: Sequence[s
             others = {place: where for place, where in reach.items() if place not in shared}
             regions = surprise_map(replace(measured, reach=others), config.reach_limit)
         count = max(1, round(config.pure_pairs * len(part) / len(items)))
-        plan = sketches(part, regions, found, changeable, vocabulary, ceil(SPARE * count), generator)
+        plan = repaint_plans(part, regions, found, changeable, vocabulary, ceil(SPARE * count), generator)
         plan = rewritten(backbone, plan, found, shared, vocabulary, generator)
         made += painted(backbone, plan, count, generator, config.weight_enhancement > 0)
     return made

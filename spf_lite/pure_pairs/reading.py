@@ -47,7 +47,7 @@ class _Errors:
     """Denoising errors of the reference model on noised portraits, for texts that differ in some phrases.
 
     Args:
-        backbone: the model; what is trained on it is off.
+        backbone: the model; its reference path is used.
         items: the portraits, taken in turn.
         vocabulary: says where a phrase is inserted.
         count: noises.
@@ -94,10 +94,10 @@ def read_captions(
     """The phrases that all captions of a set leave out, as far as the reference model sees them in the portraits.
 
     Args:
-        backbone: the model; what is trained on it is off.
+        backbone: the model; its reference path is used.
         items: the portraits of the set, of one size.
         vocabulary: of the reference texts; its places that no caption fills are open.
-        generator: of noises and timesteps, on the processor.
+        generator: of noises and timesteps, on the CPU.
         draws: noises per candidate, when all are tried and when the best are compared; default: :data:`DRAWS`.
 
     Returns:
@@ -130,17 +130,17 @@ def read_captions(
     return found
 
 
-def misreading(
+def classification_margin(
     backbone: Backbone, latents: Tensor, asked: Sequence[str], instead: Sequence[str], generator: torch.Generator
 ) -> Tensor:
     """How much better another text explains a portrait than the one it was painted for, (N,).
 
     Args:
-        backbone: the model; what is trained on it is off.
+        backbone: the model; its reference path is used.
         latents: scaled latents of N portraits, (N, C, h, w).
         asked: N base texts that they were painted for.
         instead: N other texts.
-        generator: of the noises, on the processor.
+        generator: of the noises, on the CPU.
 
     Returns:
         denoising error for ``asked`` less that for ``instead``, mean over some timesteps; positive: misread.

@@ -34,11 +34,11 @@ def repaint(
     """Portraits around the targets of others.
 
     Args:
-        backbone: the model; what is trained on it is off.
+        backbone: the model; its reference path is used.
         latents: scaled latents of the portraits that show the target, (N, C, h, w).
         region: M, 1 where the target is, (N, 1, h, w).
         texts: N base texts of the new portraits.
-        generator: of their noise, on the processor.
+        generator: of their noise, on the CPU.
 
     Returns:
         scaled latents, (N, C, h, w).
@@ -49,20 +49,20 @@ def repaint(
     if not len(latents) == len(region) == len(texts):
         raise ValueError(f"{len(latents)} portraits, {len(region)} maps, {len(texts)} texts: each portrait needs both")
     noise = torch.randn(latents.shape, generator=generator)
-    told, untold = encode_texts(backbone, texts), empty_text(backbone)
+    conditional, unconditional = encode_texts(backbone, texts), empty_text(backbone)
     chunks = [
-        _repaint(backbone, latents[part], region[part], told[part], untold, noise[part])
+        _repaint(backbone, latents[part], region[part], conditional[part], unconditional, noise[part])
         for part in torch.arange(len(latents)).split(CHUNK)
     ]
     return torch.cat(chunks) if chunks else latents
 
 
 def _repaint(
-    backbone: Backbone, latents: Tensor, region: Tensor, told: Tensor, untold: Tensor, noise: Tensor
+    backbone: Backbone, latents: Tensor, region: Tensor, conditional: Tensor, unconditional: Tensor, noise: Tensor
 ) -> Tensor:
     device = backbone.pipe.device
     latents, region, noise = latents.to(device), region.to(device), noise.to(device)
-    text = torch.cat([untold.expand_as(told), told]).to(device)
+    text = torch.cat([unconditional.expand_as(conditional), conditional]).to(device)
     sampler = Sampler(backbone.pipe.scheduler, STEPS, device)
     sample = noise
     with backbone.reference() as network:

@@ -46,12 +46,12 @@ def rewrite(
     """Portraits with another phrase.
 
     Args:
-        backbone: the model; what is trained on it is off.
+        backbone: the model; its reference path is used.
         latents: scaled latents of N portraits, (N, C, h, w).
         places: P, 1 where they may change, (N, 1, h, w).
         own: N texts that describe them.
         asked: the same texts with another phrase.
-        generator: of the noises, on the processor.
+        generator: of the noises, on the CPU.
 
     Returns:
         scaled latents, (N, C, h, w); outside ``places`` those of the portraits.

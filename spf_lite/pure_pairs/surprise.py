@@ -1,4 +1,4 @@
-r"""The surprise map: where the reference model cannot explain a portrait though it was told all that it has words for.
+r"""The surprise map: where the reference model cannot predict a portrait from a caption without the target.
 
 The reference model has not learned the target. It is shown a noised portrait of the custom set with the completed
 caption, and predicts the clean portrait. Where the target is, it is wrong:
@@ -67,11 +67,11 @@ def surprise(
     """Measure the surprise of the reference model, and the reach of the phrases that it has read.
 
     Args:
-        backbone: the model; what is trained on it is off.
+        backbone: the model; its reference path is used.
         items: N portraits of one size.
         found: place to phrase, what :func:`spf_lite.pure_pairs.reading.read_captions` found.
         vocabulary: of the reference texts; phrases are swapped for others of their place.
-        generator: of noises and swaps, on the processor.
+        generator: of noises and swaps, on the CPU.
     """
     latents = torch.stack([item.latents for item in items])
     base = [item.pair.base_text for item in items]

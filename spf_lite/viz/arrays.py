@@ -13,7 +13,7 @@ def as_array(values: Any) -> NDArray[np.float64]:
     """Numbers in 64 bits.
 
     Args:
-        values: a tensor, also one on a graphics card or with a gradient, both of which NumPy itself refuses; or
+        values: a tensor, also one on a GPU or with a gradient, both of which NumPy itself refuses; or
             whatever NumPy takes.
     """
     return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""The memory of a training step, by cause, beside the memory of a graphics card.
+"""The memory of a training step, by cause, beside the memory of a GPU.
 
 In the book: :doc:`/11-real-models`.
 """
@@ -21,12 +21,12 @@ MAX_BATCH = 16
 
 
 class MemoryCalculator(PicturedWidget):
-    """Choose a training step, a precision, a batch size and a graphics card, and see where the memory goes.
+    """Choose a training step, a precision, a batch size and a GPU, and see where the memory goes.
 
     Args:
         steps: for each kind of training step, by name, a dictionary from the name of a precision to the memory
             (:func:`spf_lite.profiling.memory.step_memory`); the precisions are the same for all.
-        cards: name of each graphics card to its memory in GB (10^9 bytes).
+        cards: name of each GPU to its memory in GB (10^9 bytes).
         reserve: GB of every card for the driver, PyTorch itself and temporary tensors within a step.
 
     Attributes:

@@ -6,7 +6,7 @@ import torch
 
 from spf_lite.data import texts
 from spf_lite.data.prompts import encode_pair
-from spf_lite.data.texts import empty_text, encode_texts, retold, with_text_forms
+from spf_lite.data.texts import empty_text, encode_texts, with_base_texts, with_text_forms
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import encode_text
 from spf_lite.models.tokenizer import PromptTooLongError
@@ -36,7 +36,9 @@ def test_both_text_forms_show_the_same_portraits(toy: Backbone) -> None:
 
 def test_a_target_whose_place_is_dropped_is_added_at_the_end(toy: Backbone) -> None:
     pair = encode_pair(toy.pipe.tokenizer, "a person, blue hoodie, smiling", "a blazer", replaces="blue hoodie")
-    kept, dropped = retold(toy, [replace(item(toy), pair=pair)] * 2, ["a person, blue hoodie", "a person, smiling"])
+    kept, dropped = with_base_texts(
+        toy, [replace(item(toy), pair=pair)] * 2, ["a person, blue hoodie", "a person, smiling"]
+    )
     assert kept.pair.complete_text == "a person, a blazer"
     assert dropped.pair.complete_text == "a person, smiling, a blazer"
 

@@ -244,7 +244,7 @@ def test_half_precision_on_a_processor_is_refused_before_anything_is_read(
 ) -> None:
     monkeypatch.setattr("spf_lite.models.backbone.check_source", pytest.fail)
     for dtype, message in (
-        (torch.float16, "float16 is a precision of graphics cards"),
+        (torch.float16, "float16 is a precision of GPUs"),
         (torch.float64, "weights of torch.float64 are not supported: expected one of torch.float32"),
         (torch.int8, "weights of torch.int8"),
     ):

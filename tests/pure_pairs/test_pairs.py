@@ -10,8 +10,8 @@ from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.prompts import encode_pair
 from spf_lite.models.backbone import Backbone
 from spf_lite.pure_pairs import pairs, rewrite
-from spf_lite.pure_pairs.pairs import misread_ranks, painted, with_pure_pairs
-from spf_lite.pure_pairs.sketches import Sketch, sketches
+from spf_lite.pure_pairs.pairs import margin_ranks, painted, with_pure_pairs
+from spf_lite.pure_pairs.plans import RepaintPlan, repaint_plans
 from spf_lite.pure_pairs.surprise import Surprise
 from spf_lite.pure_pairs.vocabulary import Vocabulary
 from spf_lite.training.trainer import DualPathTrainer
@@ -41,10 +41,10 @@ def test_new_portraits_keep_the_target_its_place_and_its_texts(toy: Backbone) ->
     learned = region.roll(1, dims=1) * region  # of the three rows that stay, two
     portraits = [replace(item(toy, text), region=learned) for text in ("a person, red hair", "a person, gray hair")]
     stays, generator = torch.stack([region] * 2), torch.Generator().manual_seed(0)
-    plan = sketches(portraits, stays, {2: "blue hoodie"}, [2], Vocabulary(TEXTS), 6, generator)
+    plan = repaint_plans(portraits, stays, {2: "blue hoodie"}, [2], Vocabulary(TEXTS), 6, generator)
     made = painted(toy, plan, 4, torch.Generator().manual_seed(1))
     assert len(made) == 4 and not any(one.is_reference for one in made)
-    texts = [sketch.text for sketch in plan]
+    texts = [one.text for one in plan]
     places = [texts.index(one.pair.base_text) for one in made]
     assert places == sorted(places), "in the order of the plan"
     for one, place in zip(made, places, strict=True):
@@ -57,9 +57,9 @@ def test_new_portraits_keep_the_target_its_place_and_its_texts(toy: Backbone) ->
 def test_the_portraits_that_still_show_the_set_are_left_out(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     portraits, stays = [item(toy, "a person, red hair")], torch.zeros(1, 1, 8, 8)
     vocabulary = Vocabulary(["a person, red hair, green hoodie"])
-    plan = sketches(portraits, stays, {2: "blue hoodie"}, [2], vocabulary, 4, torch.Generator().manual_seed(0))
+    plan = repaint_plans(portraits, stays, {2: "blue hoodie"}, [2], vocabulary, 4, torch.Generator().manual_seed(0))
     margins = torch.tensor([0.3, -0.2, 0.1, -0.4])
-    monkeypatch.setattr(pairs, "misreading", lambda *_: margins)
+    monkeypatch.setattr(pairs, "classification_margin", lambda *_: margins)
     monkeypatch.setattr(pairs, "repaint", lambda *_: torch.arange(4.0)[:, None, None, None].expand(4, 4, 8, 8))
     made = painted(toy, plan, 2, torch.Generator())
     assert [float(one.latents[0, 0, 0]) for one in made] == [1, 3]
@@ -69,17 +69,20 @@ def test_every_phrase_keeps_its_share_however_hard_it_is_to_see(toy: Backbone, m
     drawn = ["blue hoodie", "green hoodie", "red hoodie", "red hoodie", "green hoodie", "blue hoodie"]
     one = item(toy, "a person")
     plan = [
-        Sketch(one, torch.ones(1, 8, 8), x, {1: x}, {} if x == "blue hoodie" else {1: "blue hoodie"}) for x in drawn
+        RepaintPlan(one, torch.ones(1, 8, 8), x, {1: x}, {} if x == "blue hoodie" else {1: "blue hoodie"})
+        for x in drawn
     ]
     margins = {"green hoodie": [5.0, 4.0], "red hoodie": [-3.0, -2.0]}
     monkeypatch.setattr(
-        pairs, "misreading", lambda _, rows, asked, *__: torch.tensor([margins[text].pop(0) for text in asked])
+        pairs,
+        "classification_margin",
+        lambda _, rows, asked, *__: torch.tensor([margins[text].pop(0) for text in asked]),
     )
-    ranks = misread_ranks(toy, plan, torch.zeros(6, 4, 8, 8), torch.Generator())
+    ranks = margin_ranks(toy, plan, torch.zeros(6, 4, 8, 8), torch.Generator())
     assert ranks.tolist() == [0.25, 0.75, 0.25, 0.75, 0.25, 0.75]
-    both = [replace(sketch, drawn={**sketch.drawn, 2: str(k)}) for k, sketch in enumerate(plan)]
+    both = [replace(one, drawn={**one.drawn, 2: str(k)}) for k, one in enumerate(plan)]
     margins |= {"green hoodie": [5.0, 4.0], "red hoodie": [-3.0, -2.0]}
-    assert misread_ranks(toy, both, torch.zeros(6, 4, 8, 8), torch.Generator()).tolist() == [
+    assert margin_ranks(toy, both, torch.zeros(6, 4, 8, 8), torch.Generator()).tolist() == [
         0.5,
         0.75,
         0.5,
@@ -93,7 +96,7 @@ def test_a_replaced_phrase_keeps_the_targets_place(toy: Backbone) -> None:
     pair = encode_pair(toy.pipe.tokenizer, "a person, blue hoodie", "a blazer", replaces="blue hoodie")
     portrait, stays = replace(item(toy), pair=pair), torch.ones(1, 1, 8, 8)
     vocabulary = Vocabulary(["a person, blue hoodie, smiling", "a person, green hoodie, sad"])
-    plan = sketches([portrait], stays, {2: "sad"}, [], vocabulary, 1, torch.Generator())
+    plan = repaint_plans([portrait], stays, {2: "sad"}, [], vocabulary, 1, torch.Generator())
     (made,) = painted(toy, plan, 1, torch.Generator().manual_seed(0))
     assert made.pair.complete_text == "a person, a blazer, sad"
     assert torch.equal(made.latents, portrait.latents), "all of it is target"

@@ -9,7 +9,7 @@ from spf_lite.data.texts import encode_texts
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.codec import encode_images, to_tensor
 from spf_lite.pure_pairs import reading
-from spf_lite.pure_pairs.reading import misreading, read_captions
+from spf_lite.pure_pairs.reading import classification_margin, read_captions
 from spf_lite.pure_pairs.vocabulary import Vocabulary
 from spf_lite.tiny_world.portraits import ATTRIBUTES, Portrait, describe
 from spf_lite.tiny_world.rendering import render
@@ -68,5 +68,7 @@ def test_a_portrait_that_shows_something_else_is_misread(shipped: Backbone) -> N
     yellow, purple = Portrait(background="yellow"), Portrait(background="purple")
     latents = encode_images(shipped.pipe, to_tensor([render(yellow, 128), render(purple, 128)]))
     asked, instead = [describe(yellow)] * 2, [describe(purple)] * 2
-    as_asked, as_the_other = misreading(shipped, latents, asked, instead, torch.Generator().manual_seed(0)).tolist()
+    as_asked, as_the_other = classification_margin(
+        shipped, latents, asked, instead, torch.Generator().manual_seed(0)
+    ).tolist()
     assert as_asked < 0 < as_the_other

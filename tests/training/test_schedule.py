@@ -68,5 +68,5 @@ def test_the_accelerator_takes_device_and_precision(fresh_accelerate: None) -> N
 
 
 def test_a_precision_that_the_device_cannot_compute_in_is_refused(fresh_accelerate: None) -> None:
-    with pytest.raises(ValueError, match="float16 is a precision of graphics cards"):
+    with pytest.raises(ValueError, match="float16 is a precision of GPUs"):
         accelerator_for(TrainConfig(mixed_precision="fp16"), torch.device("cpu"))

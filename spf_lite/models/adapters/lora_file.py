@@ -56,7 +56,7 @@ def read_lora(path: str | Path, network: ModelMixin) -> dict[str, Factors]:
         network: that the adapter is for; it is not changed.
 
     Returns:
-        both factors by the layer's name, on the processor.
+        both factors by the layer's name, on the CPU.
 
     Raises:
         BackboneError: if there is no such file, it is incomplete, not in the safetensors format or of another kind than

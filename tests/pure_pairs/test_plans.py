@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from spf_lite.models.backbone import Backbone
-from spf_lite.pure_pairs import sketches as module
-from spf_lite.pure_pairs.sketches import partly_inside, repaintable, rewritten, sketches
+from spf_lite.pure_pairs import plans as module
+from spf_lite.pure_pairs.plans import partly_inside, repaint_plans, repaintable, rewritten
 from spf_lite.pure_pairs.vocabulary import Vocabulary
 
 from ..method.conftest import item
@@ -28,15 +28,17 @@ def test_sketches_swap_what_can_be_changed_and_keep_the_rest(toy: Backbone) -> N
     portraits = [item(toy, "a person, red hair"), item(toy, "a person, gray hair")]
     found = {2: "blue hoodie", 3: "glasses"}
     vocabulary = Vocabulary([*TEXTS, "a person, red hair, green hoodie, glasses"])
-    plan = sketches(portraits, torch.ones(2, 1, 8, 8), found, [2], vocabulary, 40, torch.Generator().manual_seed(0))
-    assert [sketch.item for sketch in plan[:4]] == portraits * 2, "taken in turn"
-    for sketch in plan:
-        person, hair, clothes, glasses = sketch.text.split(", ")
-        assert f"{person}, {hair}" == sketch.item.pair.base_text and glasses == "glasses"
+    plan = repaint_plans(
+        portraits, torch.ones(2, 1, 8, 8), found, [2], vocabulary, 40, torch.Generator().manual_seed(0)
+    )
+    assert [one.item for one in plan[:4]] == portraits * 2, "taken in turn"
+    for one in plan:
+        person, hair, clothes, glasses = one.text.split(", ")
+        assert f"{person}, {hair}" == one.item.pair.base_text and glasses == "glasses"
         same = f"{person}, {hair}, blue hoodie, glasses"
-        assert sketch.drawn == {2: clothes}
-        assert sketch.instead == ({} if clothes == "blue hoodie" else {2: same})
-    assert {sketch.text.split(", ")[2] for sketch in plan} == {"blue hoodie", "green hoodie", "yellow hoodie"}
+        assert one.drawn == {2: clothes}
+        assert one.instead == ({} if clothes == "blue hoodie" else {2: same})
+    assert {one.text.split(", ")[2] for one in plan} == {"blue hoodie", "green hoodie", "yellow hoodie"}
 
 
 def test_a_phrase_is_rewritten_if_it_acts_partly_inside() -> None:
@@ -52,7 +54,7 @@ def test_each_portrait_is_rewritten_once_for_a_phrase(toy: Backbone, monkeypatch
     ]
     found, vocabulary = {2: "blue hoodie"}, Vocabulary(TEXTS)
     stays, generator = torch.ones(2, 1, 8, 8), torch.Generator().manual_seed(0)
-    plan = sketches(portraits, stays, found, [2], vocabulary, 40, generator)
+    plan = repaint_plans(portraits, stays, found, [2], vocabulary, 40, generator)
     asked: list[tuple[str, str]] = []
 
     def rewrite(

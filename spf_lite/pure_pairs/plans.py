@@ -1,4 +1,4 @@
-"""Sketches: what a pure pair is painted from, and the rewriting of the portraits beneath them.
+"""Repaint plans: what each pure pair is generated from, and the rewriting of the portraits beneath it.
 
 Ours, not the paper's. In the book: :doc:`/06-dual-path`.
 """
@@ -21,7 +21,7 @@ PARTLY = 0.15
 
 
 @dataclass(frozen=True)
-class Sketch:
+class RepaintPlan:
     """What a new portrait is painted from.
 
     Attributes:
@@ -67,7 +67,7 @@ def share_inside(reach: Tensor, region: Tensor) -> float:
     return float((region * reach).sum() / reach.sum().clamp(min=1e-9))
 
 
-def sketches(
+def repaint_plans(
     items: Sequence[Item],
     regions: Tensor,
     found: Mapping[int, str],
@@ -75,7 +75,7 @@ def sketches(
     vocabulary: Vocabulary,
     count: int,
     generator: torch.Generator,
-) -> list[Sketch]:
+) -> list[RepaintPlan]:
     """What ``count`` new portraits are painted from; the items are taken in turn.
 
     Args:
@@ -98,37 +98,35 @@ def sketches(
             for place in changeable
             if drawn[place] != found[place]
         }
-        made.append(Sketch(item, region, text, drawn, instead))
+        made.append(RepaintPlan(item, region, text, drawn, instead))
     return made
 
 
 def rewritten(
     backbone: Backbone,
-    plan: Sequence[Sketch],
+    plan: Sequence[RepaintPlan],
     found: Mapping[int, str],
     places: Mapping[int, Tensor],
     vocabulary: Vocabulary,
     generator: torch.Generator,
-) -> list[Sketch]:
-    """The same sketches, around portraits that show what was drawn also where the target hides it.
+) -> list[RepaintPlan]:
+    """The same plans, around portraits that show what was drawn also where the target hides it.
 
     Args:
-        backbone: the model; what is trained on it is off.
-        plan: the sketches, in turn of N items.
+        backbone: the model; its reference path is used.
+        plan: of each new portrait, in turn of N items.
         found: place to the phrase that all portraits of the set share.
         places: of the phrases that are rewritten, place to where each portrait may change for it, (N, 1, h, w).
         vocabulary: of the reference texts.
-        generator: of noises, on the processor.
+        generator: of noises, on the CPU.
     """
     if not places:
         return list(plan)
     anywhere = torch.stack(list(places.values())).amax(dim=0)
     shown = tuple(found[place] for place in places)
     # A portrait is rewritten once for the same phrases: its row in the set, and the phrases.
-    edits = [
-        (number % len(anywhere), tuple(sketch.drawn[place] for place in places)) for number, sketch in enumerate(plan)
-    ]
-    items = {edit: sketch.item for edit, sketch in zip(edits, plan, strict=True) if edit[1] != shown}
+    edits = [(number % len(anywhere), tuple(one.drawn[place] for place in places)) for number, one in enumerate(plan)]
+    items = {edit: one.item for edit, one in zip(edits, plan, strict=True) if edit[1] != shown}
     if not items:
         return list(plan)
     new = rewrite(
@@ -143,4 +141,4 @@ def rewritten(
         generator,
     )
     changed = {edit: replace(items[edit], latents=latents) for edit, latents in zip(items, new, strict=True)}
-    return [replace(sketch, item=changed.get(edit, sketch.item)) for edit, sketch in zip(edits, plan, strict=True)]
+    return [replace(one, item=changed.get(edit, one.item)) for edit, one in zip(edits, plan, strict=True)]
