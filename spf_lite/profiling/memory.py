@@ -29,11 +29,11 @@ from torch.overrides import TorchFunctionMode
 
 from spf_lite.data.batch import Batch
 from spf_lite.method.dual_path import dual_path_step, naive_step
-from spf_lite.models.adapters.trainable import Lora
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import predicted_latents
 from spf_lite.profiling.cost import DUAL
-from spf_lite.profiling.random_models import random_batch, random_sd15
+from spf_lite.profiling.random_models import random_batch
+from spf_lite.profiling.shapes import shape_on_meta
 
 #: Kinds of training step, by memory in ascending order.
 VARIANTS = ("plain LoRA", "dual path", "dual path, enhancement", "two models")
@@ -85,12 +85,7 @@ def sd15_on_meta(tokenizer_of: Backbone, dtype: torch.dtype = torch.float32) -> 
         tokenizer_of: a backbone whose tokenizer is used; any will do.
         dtype: of the frozen weights, as in :func:`spf_lite.models.backbone.load`; adapter and CLIP are float32.
     """
-    with torch.device("meta"):
-        backbone = random_sd15(tokenizer_of)
-    for module in backbone.architecture.modules(backbone.pipe).values():
-        torch.nn.Module.to(module, dtype)
-    backbone.trainable = Lora(backbone.network, RANK, seed=0)
-    return backbone
+    return shape_on_meta("sd15", tokenizer_of, dtype, RANK)
 
 
 def step_memory(
@@ -99,7 +94,8 @@ def step_memory(
     """Count the memory of one training step.
 
     Args:
-        backbone: on the meta device, with an adapter as its trainable, as :func:`sd15_on_meta` makes it.
+        backbone: on the meta device, with an adapter as its trainable, as
+            :func:`spf_lite.profiling.shapes.shape_on_meta` makes it.
         variant: one of :data:`VARIANTS`. Enhancement is counted for every portrait, although it applies only at the
             lower seven tenths of the timesteps.
         pixels: height and width of the portraits.
@@ -117,7 +113,7 @@ def step_memory(
     if pixels < multiple or pixels % multiple:
         raise ValueError(f"pixels={pixels}: expected a multiple of {multiple}")
     if network.device.type != "meta" or backbone.trainable is None:
-        raise ValueError("expected a backbone on the meta device with a trainable, as sd15_on_meta makes it")
+        raise ValueError("expected a backbone on the meta device with a trainable, as shape_on_meta makes it")
     side = pixels // factor
     # What is saved for backward and does not grow with the batch are the copies of weights that autocast makes.
     plain, copies = _growth(backbone, _plain, side, compute)
@@ -148,9 +144,10 @@ def _fixed(backbone: Backbone, variant: str) -> dict[str, int]:
     trainable, frozen = backbone.trainable, backbone.architecture.modules(backbone.pipe)
     assert trainable is not None
     learned = _bytes(trainable.parameters)
-    parts = {"UNet": _bytes(frozen.pop(backbone.architecture.part).parameters()) - learned}
+    name = backbone.architecture.network_name
+    parts = {name: _bytes(frozen.pop(backbone.architecture.part).parameters()) - learned}
     if variant == "two models":
-        parts["second UNet"] = parts["UNet"]
+        parts[f"second {name}"] = parts[name]
     parts["text encoder, autoencoder"] = sum(_bytes(module.parameters()) for module in frozen.values())
     if variant != "plain LoRA":
         parts["CLIP"] = _bytes(backbone.clip.model.parameters())

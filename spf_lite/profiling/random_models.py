@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    DiffusionPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
 
 from spf_lite.data.batch import Batch
 from spf_lite.models.backbone import Backbone
+from spf_lite.models.backbones.registry import architecture_of
 from spf_lite.models.clip import Clip
 from spf_lite.models.specification import BackboneSpec
 
@@ -21,23 +31,9 @@ def random_sd15(tokenizer_of: Backbone, text_width: int = 768) -> Backbone:
         text_width: width of the text encoder's output.
     """
     unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=text_width)  # diffusers' defaults are SD 1.5's
-    widths = (128, 256, 512, 512)
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=widths,
-        layers_per_block=2,
-        sample_size=512,
-    )
+    vae = random_autoencoder()
     text = CLIPTextConfig(hidden_size=text_width, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
-    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-    clip = CLIPModel(
-        CLIPConfig(
-            text_config={**text.to_dict(), "projection_dim": 768},
-            vision_config={**vision, "image_size": 224, "patch_size": 14, "projection_dim": 768},
-            projection_dim=768,
-        )
-    )
+    clip = random_clip(text)
     pipe = StableDiffusionPipeline(
         vae=vae,
         text_encoder=CLIPTextModel(text),
@@ -50,12 +46,50 @@ def random_sd15(tokenizer_of: Backbone, text_width: int = 768) -> Backbone:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    return random_backbone(pipe, clip)
+
+
+def random_autoencoder(**options: Any) -> AutoencoderKL:
+    """The autoencoder of Stable Diffusion, which other models have as well; options change it."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        **{"sample_size": 512, **options},
+    )
+
+
+def random_clip(text: CLIPTextConfig) -> CLIPModel:
+    """CLIP ViT-L/14, with the sizes of a text encoder."""
+    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    return CLIPModel(
+        CLIPConfig(
+            text_config={**text.to_dict(), "projection_dim": 768},
+            vision_config={**vision, "image_size": 224, "patch_size": 14, "projection_dim": 768},
+            projection_dim=768,
+        )
+    )
+
+
+def random_backbone(pipe: DiffusionPipeline, clip: CLIPModel, latent_channels: int = 4) -> Backbone:
+    """A backbone of a pipeline with random weights, frozen; TAESD decodes its previews.
+
+    Args:
+        pipe: of a supported class.
+        clip: that measures.
+        latent_channels: of its autoencoder.
+    """
+    architecture = architecture_of(pipe)
     pipe.set_progress_bar_config(disable=True)
-    for module in (unet, vae, pipe.text_encoder, clip):
+    for module in (*architecture.modules(pipe).values(), clip):
         module.requires_grad_(False).eval()
     zero, one = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
-    backbone = Backbone(pipe, BackboneSpec("random", "random"), Clip(clip, tokenizer_of.pipe.tokenizer, zero, one))
-    backbone.preview = AutoencoderTiny().requires_grad_(False).eval()  # diffusers' defaults are TAESD's
+    resolution = architecture.attention_resolution(architecture.network(pipe).config, 16)
+    spec = BackboneSpec("random", "random", attention_resolution=resolution)
+    backbone = Backbone(pipe, spec, Clip(clip, pipe.tokenizer, zero, one))
+    # diffusers' defaults are TAESD's
+    backbone.preview = AutoencoderTiny(latent_channels=latent_channels).requires_grad_(False).eval()
     return backbone
 
 

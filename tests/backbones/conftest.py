@@ -5,6 +5,7 @@ Each folder holds a whole pipeline for 64-pixel portraits with 8 x 8 latents, a 
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -14,12 +15,14 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
-from spf_lite.config import TrainConfig
+from spf_lite.config import KINDS, TrainConfig
 from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.texts import encode_texts
 from spf_lite.evaluation.judge import Judge, JudgeNet
 from spf_lite.evaluation.measuring import measure
 from spf_lite.method.paths import reference_path
 from spf_lite.models.adapters.lora import load_adapter
+from spf_lite.models.adapters.trainable import make_trainable
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.sampling import sample
 from spf_lite.pretrain.ship import image_processor
@@ -183,6 +186,37 @@ def _check_the_reference(backbone: Backbone, fresh: Backbone, trainer: DualPathT
         expected: Tensor = reference_path(fresh, *inputs).prediction
         found = reference_path(backbone, *inputs).prediction
     assert torch.equal(found, expected)
+
+
+def check_every_kind(folder: Path) -> None:
+    """LoRA, AdaLoRA and the weights themselves: each is taken back for the reference, and exported as a plain LoRA."""
+    for kind in KINDS:
+        backbone = load(str(folder))
+        text = encode_texts(backbone, ["a person, red short hair"])
+        noisy = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+        def predict(of: Backbone, noisy: Tensor = noisy, text: Tensor = text) -> Tensor:
+            with torch.no_grad():
+                return of.predict(of.network, noisy, torch.tensor([300]), text)
+
+        untouched = predict(backbone)
+        trained = make_trainable(kind, backbone.network, rank=2, seed=0, steps=10)
+        with torch.no_grad():
+            for parameter in trained.parameters:
+                parameter.add_(0.1)
+        tuned = predict(backbone)
+        with trained.reference():
+            assert torch.equal(predict(backbone), untouched), kind
+        assert not torch.allclose(tuned, untouched, atol=1e-3), kind
+        files = backbone.architecture.adapter_files(trained.lora_layers(), {})
+        with TemporaryDirectory() as written:
+            for name, content in files.items():
+                (Path(written) / name).write_bytes(content)
+            fresh = load(str(folder))
+            load_adapter(fresh, written)
+            assert torch.allclose(predict(fresh), tuned, atol=1e-4), kind
+            load_adapter(fresh, written, strength=0.0)
+            assert torch.equal(predict(fresh), untouched), kind
 
 
 def train_on_pure_pairs(folder: Path, custom_set: CustomSet) -> None:

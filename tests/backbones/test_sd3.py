@@ -23,6 +23,7 @@ from spf_lite.training.trainer import DualPathTrainer
 from ..models.conftest import without_weights as without_tensors
 from .conftest import (
     autoencoder,
+    check_every_kind,
     few,
     go_the_whole_way,
     plain_options,
@@ -92,6 +93,10 @@ def test_the_whole_way(folder: Path, custom_set: CustomSet, tmp_path: Path) -> N
 @pytest.mark.usefixtures("fresh_accelerate")
 def test_pure_pairs_in_16_bits_with_checkpointing(folder: Path, custom_set: CustomSet) -> None:
     train_on_pure_pairs(folder, custom_set)
+
+
+def test_every_kind_of_training_is_taken_back_and_exported(folder: Path) -> None:
+    check_every_kind(folder)
 
 
 def test_texts_are_encoded_as_the_pipeline_encodes_them(folder: Path) -> None:

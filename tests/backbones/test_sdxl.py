@@ -7,17 +7,21 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.texts import empty_text, encode_texts
+from spf_lite.models.adapters.lora_file import read_lora
 from spf_lite.models.backbone import load
 from spf_lite.models.backbones.sdxl import StableDiffusionXL
 from spf_lite.models.errors import BackboneError
 
+from ..models.conftest import factors_for, kohya
 from ..models.conftest import without_weights as without_tensors
 from .conftest import (
     autoencoder,
+    check_every_kind,
     go_the_whole_way,
     plain_options,
     second_tokenizer,
@@ -82,6 +86,10 @@ def test_pure_pairs_in_16_bits_with_checkpointing(folder: Path, custom_set: Cust
     train_on_pure_pairs(folder, custom_set)
 
 
+def test_every_kind_of_training_is_taken_back_and_exported(folder: Path) -> None:
+    check_every_kind(folder)
+
+
 def test_texts_are_encoded_as_the_pipeline_encodes_them(folder: Path) -> None:
     backbone = load(str(folder))
     pipe, texts = backbone.pipe, ["a person, sunglasses", "a person"]
@@ -107,6 +115,18 @@ def test_a_pass_is_that_of_the_pipeline(folder: Path) -> None:
     hook.remove()
     ours, theirs = (one["added_cond_kwargs"] for one in seen)
     assert torch.equal(ours["time_ids"], theirs["time_ids"]) and torch.equal(ours["text_embeds"], theirs["text_embeds"])
+
+
+@pytest.mark.parametrize("naming", ["diffusers", "kohya"])
+def test_files_of_other_tools_are_read(naming: str, folder: Path, tmp_path: Path) -> None:
+    network = load(str(folder)).network
+    state = factors_for(network, ("attn2.to_k", "attn2.to_out.0"))
+    named = kohya(state, alpha=None) if naming == "kohya" else {f"unet.{key}": value for key, value in state.items()}
+    save_file(named, tmp_path / "a.safetensors")
+    found = read_lora(tmp_path / "a.safetensors", network)
+    assert {name.removesuffix(".lora_A.weight") for name in state if "lora_A" in name} == set(found)
+    for name, pair in found.items():
+        assert torch.equal(pair.down, state[f"{name}.lora_A.weight"])
 
 
 INDEX, UNET = "model_index.json", "unet/config.json"

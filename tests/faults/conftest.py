@@ -14,7 +14,7 @@ from spf_lite.config import TrainConfig
 from spf_lite.data import encoding
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.method import control_map
-from spf_lite.models.adapters import lora_file
+from spf_lite.models.backbones import files
 from spf_lite.models.sampling import sample
 from spf_lite.training import stage2, step
 from spf_lite.training.run import export
@@ -44,7 +44,7 @@ STAGES: dict[str, tuple[Any, str, int]] = {
     "making maps": (control_map, "averaged_maps", 2),
     "scaling terms": (stage2, "term_scales", 1),
     "stage 2": (step, "objective", 4),
-    "export": (lora_file, "save", 1),
+    "export": (files, "save", 1),
     "model card": (export, "_card", 1),
 }
 

@@ -51,6 +51,7 @@ class Architecture(ABC):
         pipeline: diffusers' pipeline that loads it.
         prefix: what the names of all its pipelines begin with, such as those for inpainting; empty: they tell nothing.
         part: name of the network in the pipeline; also the prefix of its keys in a LoRA file.
+        network_name: of the network, for messages and tables.
         encoders: names of the frozen parts that encode texts.
         guidance_scale: of classifier-free guidance (Ho & Salimans 2022), diffusers' default for the class.
         lora_layers: the layers of each of :data:`spf_lite.config.LAYERS` that the class has, by the ends of their
@@ -63,6 +64,7 @@ class Architecture(ABC):
     pipeline: ClassVar[type[DiffusionPipeline]]
     prefix: ClassVar[str] = ""
     part: ClassVar[str]
+    network_name: ClassVar[str] = "transformer"
     encoders: ClassVar[tuple[str, ...]]
     guidance_scale: ClassVar[float] = USUAL_GUIDANCE
     lora_layers: ClassVar[Mapping[str, tuple[str, ...]]]

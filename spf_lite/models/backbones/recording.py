@@ -4,8 +4,6 @@ r"""What is recorded of an attention layer through which a text reaches the pict
 
 :math:`h` are the features entering the layer and :math:`E` the text embeddings. Fused attention never forms the
 probabilities :math:`A`, so recorded layers compute them explicitly.
-
-In the book: :doc:`/03-attention`.
 """
 
 from __future__ import annotations

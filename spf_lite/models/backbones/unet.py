@@ -79,6 +79,7 @@ class UNetArchitecture(Architecture):
     """
 
     part = "unet"
+    network_name = "UNet"
     lora_layers = LORA_LAYERS
     text_projections = TEXT_PROJECTIONS
     processors = PLAIN_PROCESSORS
