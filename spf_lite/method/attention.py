@@ -27,8 +27,6 @@ from spf_lite.models.backbones.checks import processor_faults
 from spf_lite.models.backbones.recording import AttentionError, LayerRecord, Recorder
 from spf_lite.models.backbones.registry import architecture_of_network
 
-__all__ = ["AttentionError", "LayerRecord", "mean_maps", "record"]
-
 
 @contextmanager
 def record(network: ModelMixin, size: tuple[int, int], resolution: int = 16) -> Iterator[dict[str, LayerRecord]]:

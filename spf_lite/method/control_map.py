@@ -38,9 +38,10 @@ from torch import Tensor
 
 from spf_lite.config import ControlMapOptions, TrainConfig
 from spf_lite.data.batch import Item, by_size, collate
-from spf_lite.method.attention import LayerRecord, mean_maps
+from spf_lite.method.attention import mean_maps
 from spf_lite.method.paths import both_paths
 from spf_lite.models.backbone import Backbone
+from spf_lite.models.backbones.recording import LayerRecord
 from spf_lite.models.diffusion import add_noise
 from spf_lite.models.precision import full_precision
 

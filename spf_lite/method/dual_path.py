@@ -24,12 +24,13 @@ from torch import Tensor
 from spf_lite.config import TrainConfig
 from spf_lite.data.batch import Batch
 from spf_lite.method import losses
-from spf_lite.method.attention import LayerRecord, mean_maps
+from spf_lite.method.attention import mean_maps
 from spf_lite.method.control_map import ControlMap, control_map, min_max
 from spf_lite.method.losses import Term
 from spf_lite.method.paths import PathOutput, both_paths, response_path
 from spf_lite.method.purecc import purecc_loss
 from spf_lite.models.backbone import Backbone
+from spf_lite.models.backbones.recording import LayerRecord
 from spf_lite.models.diffusion import add_noise, predicted_latents, training_target
 from spf_lite.models.precision import full_precision
 

@@ -23,8 +23,9 @@ import torch
 from diffusers import ModelMixin
 from torch import Tensor
 
-from spf_lite.method.attention import LayerRecord, record
+from spf_lite.method.attention import record
 from spf_lite.models.backbone import Backbone
+from spf_lite.models.backbones.recording import LayerRecord
 from spf_lite.models.diffusion import network_times
 from spf_lite.models.prefix_cache import shared_prefix
 

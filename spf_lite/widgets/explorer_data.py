@@ -19,10 +19,10 @@ from torch import Tensor
 from spf_lite.config import ControlMapOptions
 from spf_lite.data.batch import Item, collate
 from spf_lite.data.texts import encode_texts
-from spf_lite.method.attention import LayerRecord
 from spf_lite.method.control_map import control_map
 from spf_lite.method.paths import both_paths, reference_path
 from spf_lite.models.backbone import Backbone
+from spf_lite.models.backbones.recording import LayerRecord
 from spf_lite.models.codec import decode_latents
 from spf_lite.models.diffusion import add_noise
 from spf_lite.models.sampling import sample

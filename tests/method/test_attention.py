@@ -2,9 +2,10 @@ import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
-from spf_lite.method.attention import AttentionError, mean_maps, record
+from spf_lite.method.attention import mean_maps, record
 from spf_lite.models.adapters.lora import add_lora
 from spf_lite.models.backbone import Backbone
+from spf_lite.models.backbones.recording import AttentionError
 
 from ..conftest import deaf_unet
 

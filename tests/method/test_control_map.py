@@ -9,7 +9,6 @@ from spf_lite.config import ControlMapOptions, TrainConfig
 from spf_lite.data.batch import Item, phrase_matrix
 from spf_lite.data.prompts import encode_pair
 from spf_lite.method import control_map as control_map_module
-from spf_lite.method.attention import LayerRecord
 from spf_lite.method.control_map import (
     ControlMap,
     averaged_maps,
@@ -20,6 +19,7 @@ from spf_lite.method.control_map import (
     with_averaged_maps,
 )
 from spf_lite.models.backbone import Backbone
+from spf_lite.models.backbones.recording import LayerRecord
 from spf_lite.models.diffusion import add_noise
 from spf_lite.pretrain.text import build_tokenizer
 

@@ -9,14 +9,13 @@ from torch import Tensor
 
 from spf_lite.config import MAPS, WEIGHTS, TrainConfig
 from spf_lite.data.batch import Batch, collate
-from spf_lite.method.attention import LayerRecord
 from spf_lite.method.control_map import control_map
 from spf_lite.method.dual_path import Step, applies, dual_path_step, naive_step
 from spf_lite.method.paths import both_paths
 from spf_lite.method.purecc import Extractor
 from spf_lite.models.adapters.lora import add_lora
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.backbones.recording import Recorder
+from spf_lite.models.backbones.recording import LayerRecord, Recorder
 from spf_lite.models.diffusion import add_noise, predicted_latents, training_target
 from spf_lite.training.recipes import RECIPES, recipe
 
