@@ -1,7 +1,7 @@
 """The command line. Everything it does is a function of the library.
 
 ``spf-lite render | custom | pretrain | check | train | sample | compare | incremental |
-paint | combine | parts | measure | cost``
+paint | combine | parts | export-onnx | measure | cost``
 """
 
 from __future__ import annotations

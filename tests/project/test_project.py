@@ -93,7 +93,9 @@ def test_library_and_citation_name_one_version() -> None:
 def test_wherever_the_project_says_where_it_lives_it_says_the_same() -> None:
     address = PYPROJECT["project"]["urls"]["Repository"]
     pattern = re.compile(r"https?://[\w.-]+/[\w-]+/spf[-_]lite\b", flags=re.IGNORECASE)
-    said = {name: set(pattern.findall(text)) for name, text in _texts().items()}
+    on_colab = "https://colab.research.google.com/github/"
+    texts = {name: text.replace(on_colab, "https://github.com/") for name, text in _texts().items()}
+    said = {name: set(pattern.findall(text)) for name, text in texts.items()}
     said = {name: addresses for name, addresses in said.items() if addresses}
     assert set().union(*said.values()) == {address}
     # Readers, Colab and citation tools have to be told; everything else reads it from pyproject.toml.

@@ -1,11 +1,11 @@
-"""How long chapters are, and their sentences: counted on the prose alone, by textstat."""
+"""How long chapters are, and their sentences: counted on the prose alone, its sentences by syntok."""
 
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
-import textstat
+from syntok import segmenter
 
 BOOK = Path(__file__).parents[2] / "book"
 CHAPTERS = sorted(BOOK.glob("*.ipynb"))
@@ -36,11 +36,22 @@ def chapter_prose(path: Path) -> str:
     return "\n\n".join(prose(cell.source) for cell in cells if cell.cell_type == "markdown")
 
 
+def words_per_sentence(text: str) -> float:
+    """How many words a sentence has on average; punctuation is no word."""
+    sentences = [sentence for paragraph in segmenter.process(text) for sentence in paragraph]
+    words = [token for sentence in sentences for token in sentence if re.search(r"\w", token.value)]
+    return len(words) / len(sentences)
+
+
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_chapters_are_short_and_so_are_their_sentences(path: Path) -> None:
     text = chapter_prose(path)
     assert len(text.split()) <= WORDS
-    assert textstat.words_per_sentence(text) <= SENTENCE
+    assert words_per_sentence(text) <= SENTENCE
+
+
+def test_words_and_sentences_are_counted() -> None:
+    assert words_per_sentence("One thought, i.e. two words. Another one!\n\nA third.") == pytest.approx(9 / 3)
 
 
 def test_prose_leaves_out_what_is_no_text() -> None:
