@@ -77,10 +77,10 @@ def description(backbone: Backbone) -> dict[str, Any]:
     r"""What a sampler has to know.
 
     Returns:
-        * ``latents``: channels, height and width; ``length`` L of a text and its ``start``, ``end`` and ``pad`` ids;
-        * ``guidance_scale``: the backbone's own; ``prediction``: ``epsilon`` or ``v_prediction``;
-        * ``schedules``: for each number of steps, one triple a step: the timestep and :math:`\bar\alpha` at it and at
-          the next one (Song et al. 2021, equation 12, without noise).
+        by name: ``latents`` (channels, height and width), ``length`` (L of a text), ``start``, ``end`` and ``pad``
+        (token ids), ``guidance_scale`` (the backbone's own), ``prediction`` (``epsilon`` or ``v_prediction``), and
+        ``schedules``: for each number of steps, one triple a step, of the timestep and :math:`\bar\alpha` at it and at
+        the next one (Song et al. 2021, equation 12, without noise).
 
     Raises:
         BackboneError: if the backbone's scheduler is not DDIM, or clips or rescales predictions.
