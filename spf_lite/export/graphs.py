@@ -27,7 +27,7 @@ from spf_lite.models.errors import BackboneError
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-#: Version of the ONNX operators. Its ``Gelu`` and ``GroupNorm`` parts run in ONNX Runtime 1.17 and later.
+#: Version of the ONNX operators: the first with ``Gelu``.
 OPSET = 20
 #: How the exported UNet calls its batch.
 _BATCH = "batch"

@@ -76,7 +76,7 @@ globalThis.spfPlayground = (() => {
   // The worker ----------------------------------------------------------------------------------------------------
 
   let worker = null;
-  let waiting = new Map();
+  const waiting = new Map();
   let requests = 0;
 
   function answer(type) {
@@ -134,13 +134,17 @@ globalThis.spfPlayground = (() => {
   const views = {};
   let state = {};
   let result = null;
-  let painted = false;
 
   const DEFAULTS = {
     hair_style: "short", hair_color: "brown", skin: "tan", expression: "smiling", clothes: "hoodie",
     clothes_color: "blue", background: "gray", glasses: "no",
     target: "sunglasses", asked: "yes", text: "", seed: "0", steps: "12", guidance: "1.5", method: "pure-pairs",
     strength: "1", word: "", opacity: "0",
+  };
+  const STEPS = ["6", "12", "25", "50"];
+  /** What numbers may be: their sliders' ends, and what a link may say. */
+  const LIMITS = {
+    seed: { min: 0, max: 4294967295 }, guidance: { min: 1, max: 5 }, strength: { min: 0, max: 1.5 }, opacity: { min: 0, max: 1 },
   };
   const PLAIN = (name) => name.replace("_", " ");
 
@@ -194,14 +198,14 @@ globalThis.spfPlayground = (() => {
         select("target", "target", targets),
         select("asked", "text", ["yes", "no"], (value) => (value === "yes" ? "complete text" : "base text")),
         select("method", "fine-tuned with", ["none"]),
-        slider("strength", "strength of the adapter", { min: 0, max: 1.5, step: 0.05 }, "times the adapter")),
+        slider("strength", "strength of the adapter", { ...LIMITS.strength, step: 0.05 }, "times the adapter")),
       group("Person", ...attributes.map(([name, values]) => select(name, PLAIN(name), values)), random),
       group("Sampling",
-        labelled("seed", "seed", make("input", { type: "number", min: 0, max: 4294967295, step: 1, required: "" })),
-        select("steps", "steps", ["6", "12", "25", "50"]),
-        slider("guidance", "guidance scale", { min: 1, max: 5, step: 0.1 }, ""),
+        labelled("seed", "seed", make("input", { type: "number", ...LIMITS.seed, step: 1, required: "" })),
+        select("steps", "steps", STEPS),
+        slider("guidance", "guidance scale", { ...LIMITS.guidance, step: 0.1 }, ""),
         select("word", "attention to", [""]),
-        slider("opacity", "opacity of the map", { min: 0, max: 1, step: 0.05 }, "opaque")),
+        slider("opacity", "opacity of the map", { ...LIMITS.opacity, step: 0.05 }, "opaque")),
       make("div", { class: "spf-text" },
         labelled("text", "Text", make("input", { type: "text", spellcheck: "false", autocomplete: "off" }))),
       make("div", { class: "spf-buttons" }, button, share));
@@ -220,7 +224,7 @@ globalThis.spfPlayground = (() => {
       });
     }
     for (const name of ["strength", "guidance"]) {
-      controls[name].addEventListener("input", () => { controls[name].show(); collect(name); });
+      controls[name].addEventListener("input", () => collect(name));
       controls[name].addEventListener("change", changed);
     }
     controls.seed.addEventListener("change", () => { collect("seed"); changed(); });
@@ -282,12 +286,12 @@ globalThis.spfPlayground = (() => {
   function recall() {
     const given = new URLSearchParams(location.hash.slice(1));
     state = { ...DEFAULTS };
-    const known = { ...catalogue.attributes, target: Object.keys(catalogue.targets), asked: ["yes", "no"],
-      steps: ["6", "12", "25", "50"] };
-    const limits = { seed: [0, 4294967295], guidance: [1, 5], strength: [0, 1.5], opacity: [0, 1] };
+    const targets = Object.keys(catalogue.targets);
+    const known = { ...catalogue.attributes, target: targets, asked: ["yes", "no"], steps: STEPS };
     for (const [name, value] of given) {
       const number = Number(value);
-      const within = limits[name] && value !== "" && number >= limits[name][0] && number <= limits[name][1];
+      const limit = LIMITS[name];
+      const within = limit && value !== "" && number >= limit.min && number <= limit.max;
       if (known[name]?.includes(value) || within || name === "text" || name === "method" || name === "word") {
         if (name !== "seed" || Number.isInteger(number)) state[name] = value;
       }
@@ -314,7 +318,6 @@ globalThis.spfPlayground = (() => {
     if (state.text === written()) state.text = "";
     remember();
     const id = ++requests;
-    painted = true;
     const adapter = methodsOf(state.target).find((one) => one.method === state.method);
     views.status.textContent = "Painting …";
     try {

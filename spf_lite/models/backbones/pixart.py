@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, PixArtSigmaPipeline, PixArtTransformer2DModel
+from diffusers import AutoencoderKL, PixArtSigmaPipeline, PixArtTransformer2DModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
@@ -142,9 +142,6 @@ class PixArtSigma(Architecture):
 
     def loading_hint(self) -> str:
         return "`PeftModel.from_pretrained(pipe.transformer, folder)` of peft loads it."
-
-    def load(self, source: str) -> DiffusionPipeline:
-        return self.pipeline.from_pretrained(source)
 
 
 def _faults(config: Mapping[str, Any], vae: Mapping[str, Any] | None) -> list[str]:

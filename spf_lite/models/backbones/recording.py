@@ -63,6 +63,12 @@ class Recorder:
         return found if max(found) == self.resolution and found[0] * found[1] == positions else None
 
 
+def by_head(projected: Tensor, heads: int) -> Tensor:
+    """Queries, keys or values, (B, tokens or positions, channels), by head: (B, heads, tokens or positions, each)."""
+    split: Tensor = projected.unflatten(-1, (heads, -1))
+    return split.transpose(1, 2)
+
+
 class CrossAttentionRecorder(Recorder):
     """Records cross-attention, in the place of a plain processor of diffusers."""
 
@@ -79,10 +85,8 @@ class CrossAttentionRecorder(Recorder):
             unrecorded: Tensor = self.original(attn, hidden_states, encoder_hidden_states, attention_mask, **options)
             return unrecorded
         queries = attn.to_q(hidden_states)
-        query, key, value = (
-            projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # (B, heads, positions or tokens, channels)
-            for projected in (queries, attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states))
-        )
+        keys, values = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
+        query, key, value = (by_head(projected, attn.heads) for projected in (queries, keys, values))
         scores = (query * attn.scale) @ key.transpose(-1, -2)
         if attention_mask is not None:
             # diffusers turns encoder_attention_mask into one bias per text token, (B, 1, tokens): repeat it per head.

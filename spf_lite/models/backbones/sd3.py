@@ -29,7 +29,7 @@ from spf_lite.models.backbones.checks import check_not_compiled, latent_faults, 
 from spf_lite.models.backbones.clip_texts import clip_states, masked_faults, padded_for, tokenizer_faults
 from spf_lite.models.backbones.files import diffusers_lora_bytes
 from spf_lite.models.backbones.packing import pack, packed_rows, unpack
-from spf_lite.models.backbones.recording import LayerRecord, Recorder
+from spf_lite.models.backbones.recording import LayerRecord, Recorder, by_head
 from spf_lite.models.backbones.transformers import evenly_spread, full_side
 from spf_lite.models.diffusion import FLOW, scheduler_faults, scheduler_of
 from spf_lite.models.tokenizer import Reader
@@ -181,10 +181,7 @@ class JointAttentionRecorder(Recorder):
         if size is None or encoder_hidden_states is None:
             return result
         queries = attn.to_q(hidden_states)
-        query, key = (
-            projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # (B, heads, positions or tokens, channels)
-            for projected in (queries, attn.add_k_proj(encoder_hidden_states))
-        )
+        query, key = by_head(queries, attn.heads), by_head(attn.add_k_proj(encoder_hidden_states), attn.heads)
         query = query if attn.norm_q is None else attn.norm_q(query)
         key = key if attn.norm_added_k is None else attn.norm_added_k(key)
         maps = ((query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)).softmax(dim=-1)
