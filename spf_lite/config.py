@@ -103,6 +103,10 @@ class TrainConfig:
             model rewrites the set's portraits for the phrase that a pure pair asks for
             (:mod:`spf_lite.pure_pairs.rewrite`), before the rest is repainted; 0: no place. Needs
             ``map_source=surprise``.
+        style_limit: if the reference model, even where no target would be, is this many times as far from the set's
+            portraits as from its own, the target is a style (ours): a ``surprise`` map is 1 everywhere, and stage 2
+            learns from the set's own portraits, with ``fill_captions``. 0: nothing is a style. Only with
+            ``reference_portraits``.
         text_forms: ``given``: texts as they are. ``both``: of each portrait there are two items, one with all phrases
             of its base text, one in which each phrase but the first is kept with probability one half (ours). If all
             captions are short and all other texts full, the length of a text predicts the target.
@@ -159,6 +163,7 @@ class TrainConfig:
     reach_limit: float = 0.7
     learning_limit: float = 0.7
     rewrite_limit: float = 0.0
+    style_limit: float = 4.0
     text_forms: str = "given"
     fine_features: str = "inputs"
     trusted: float = 0.7
@@ -178,7 +183,7 @@ class TrainConfig:
         for name in ("batch_size", "rank", "checkpoint_every", "gradient_accumulation", "map_draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
-        limits = ("reach_limit", "learning_limit", "rewrite_limit")
+        limits = ("reach_limit", "learning_limit", "rewrite_limit", "style_limit")
         for name in ("warmup_steps", "reference_portraits", "pure_pairs", "contrast", *limits, *WEIGHTS.values()):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")

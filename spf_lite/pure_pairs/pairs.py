@@ -10,6 +10,9 @@ Four steps, all of the frozen reference model:
 Stage 2 learns from these portraits instead of the set's own: for the complete text the target inside the map, and
 outside of it what the reference path predicts for the base text. So the word is all that tells both paths apart.
 
+A style changes every place, and leaves nothing to repaint. It is learned from the set's own portraits, whose completed
+captions name what else they share.
+
 Ours, not the paper's. In the book: :doc:`/06-dual-path`.
 """
 
@@ -31,7 +34,7 @@ from spf_lite.models.backbone import Backbone
 from spf_lite.pure_pairs.plans import RepaintPlan, partly_inside, repaint_plans, repaintable, rewritten
 from spf_lite.pure_pairs.reading import classification_margin, read_captions
 from spf_lite.pure_pairs.repaint import repaint
-from spf_lite.pure_pairs.surprise import phrase_places, surprise, surprise_map
+from spf_lite.pure_pairs.surprise import Surprise, phrase_places, relative_surprise, surprise, surprise_map
 from spf_lite.pure_pairs.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -114,7 +117,13 @@ def _region(item: Item) -> Tensor:
     return item.region
 
 
-def with_pure_pairs(backbone: Backbone, items: Sequence[Item], texts: Sequence[str], config: TrainConfig) -> list[Item]:
+def with_pure_pairs(
+    backbone: Backbone,
+    items: Sequence[Item],
+    texts: Sequence[str],
+    config: TrainConfig,
+    references: Sequence[Item] = (),
+) -> list[Item]:
     """What stage 2 learns from: the custom set with filled captions, surprise maps or new portraits.
 
     Args:
@@ -122,6 +131,7 @@ def with_pure_pairs(backbone: Backbone, items: Sequence[Item], texts: Sequence[s
         items: the custom set; with maps, unless they are made here.
         texts: base texts of other people.
         config: says which of the three it is, and how many portraits.
+        references: reference portraits, which tell a style from a thing; none: nothing is a style.
     """
     vocabulary, made = Vocabulary(texts), []
     groups = sorted(by_size(items).values(), key=len, reverse=True)
@@ -134,14 +144,17 @@ def with_pure_pairs(backbone: Backbone, items: Sequence[Item], texts: Sequence[s
         part = [items[i] for i in group]
         reach: dict[int, Tensor] = {}
         shared: dict[int, Tensor] = {}
+        style = False
         if config.map_source == "surprise":
             measured = surprise(backbone, part, found, vocabulary, generator)
+            style = _is_style(backbone, measured, references, vocabulary, config)
             regions, reach = surprise_map(measured, config.reach_limit), measured.reach
             learned = surprise_map(measured, min(config.reach_limit, config.learning_limit))
+            learned = torch.ones_like(learned) if style else learned
             part = [replace(item, region=region) for item, region in zip(part, learned, strict=True)]
         elif config.pure_pairs:
             regions = torch.stack([_region(item) for item in part])
-        if not config.pure_pairs:
+        if style or not config.pure_pairs:
             made += with_base_texts(backbone, part, [vocabulary.insert(item.pair.base_text, found) for item in part])
             continue
         changeable = repaintable(found, reach, regions)
@@ -156,3 +169,18 @@ def with_pure_pairs(backbone: Backbone, items: Sequence[Item], texts: Sequence[s
         plan = rewritten(backbone, plan, found, shared, vocabulary, generator)
         made += painted(backbone, plan, count, generator, config.weight_enhancement > 0)
     return made
+
+
+def _is_style(
+    backbone: Backbone, measured: Surprise, references: Sequence[Item], vocabulary: Vocabulary, config: TrainConfig
+) -> bool:
+    """Whether the target is everywhere in the set's portraits (:func:`relative_surprise`)."""
+    count, _, height, width = measured.difference.shape
+    whole = [item for item in references if not item.is_shortened and item.latents.shape[-2:] == (height, width)]
+    if not (config.style_limit and whole):
+        return False
+    # A generator of its own: what is drawn for the set is the same with and without this question.
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + 700_001)
+    times = relative_surprise(measured, surprise(backbone, whole[:count], {}, vocabulary, generator))
+    logger.info("where no target would be, the set is %.1f times as surprising as reference portraits", times)
+    return times > config.style_limit

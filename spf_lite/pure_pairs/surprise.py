@@ -19,6 +19,10 @@ and the measured reach of a phrase in the place of its attention:
 
 It needs no training, so there is no stage 1 that would pollute it.
 
+A threshold splits every portrait in two, also one of a style, where the target is everywhere. A style is known by the
+smaller half of its surprise, which is still several times the surprise at portraits of the model's own
+(:func:`relative_surprise`). Its map is 1 everywhere.
+
 Ours, not the paper's. In the book: :doc:`/06-dual-path`.
 """
 
@@ -120,6 +124,25 @@ def surprise_map(measured: Surprise, reach_limit: float, smoothing: int = 3) -> 
     for reach in measured.reach.values():
         free &= ~_reaches(reach, measured.difference, reach_limit)
     return free.to(measured.difference.dtype)
+
+
+def relative_surprise(measured: Surprise, references: Surprise, smoothing: int = 3) -> float:
+    """How many times the model is as far from the set's portraits, where no target would be, as from its own.
+
+    Near 1: outside the map the set's portraits are ordinary ones. Several times: the target is there as well.
+
+    Args:
+        measured: of the custom set.
+        references: of portraits that the model has painted, with their own texts.
+        smoothing: side of the averaging box in latent pixels, odd; 1: none.
+
+    Returns:
+        the mean over the set's portraits of their mean difference below Otsu's threshold, by the mean difference of the
+        model's own portraits.
+    """
+    smooth = smoothed(measured.difference, smoothing)
+    ordinary = torch.stack([one[one <= otsu(one)].mean() for one in smooth]).mean()
+    return float(ordinary / references.difference.mean().clamp(min=1e-9))
 
 
 def phrase_places(measured: Surprise, rewrite_limit: float, smoothing: int = 3) -> dict[int, Tensor]:

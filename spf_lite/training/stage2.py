@@ -152,7 +152,7 @@ def prepared(
             references = with_averaged_maps(backbone, references, config)
         if _remakes(config):
             whole = [item for item in custom if not item.is_shortened]
-            custom = with_pure_pairs(backbone, whole, [text for text, _ in texts], config)
+            custom = with_pure_pairs(backbone, whole, [text for text, _ in texts], config, references)
             custom = in_text_forms(backbone, custom, config)
     if config.contrast:
         project = partial(backbone.architecture.projected_text, backbone.network)

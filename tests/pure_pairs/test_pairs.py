@@ -200,3 +200,42 @@ def test_a_place_that_a_phrase_shares_is_rewritten_and_kept(toy: Backbone, monke
     assert torch.equal(around[0], torch.stack([portraits[row % 2].latents for row in range(len(around[0]))]))
     moved = (around[1] - around[0]).abs().amax(dim=(1, 3))
     assert float(moved[:, [0, 3, 4, 5, 6, 7]].max()) == 0 and float(moved[:, 1:3].max()) > 0
+
+
+@pytest.mark.parametrize(("everywhere", "limit", "is_style"), [(0.5, 4.0, True), (0.5, 0.0, False), (0.3, 4.0, False)])
+def test_a_style_is_learned_from_the_sets_own_portraits(
+    toy: Backbone, monkeypatch: pytest.MonkeyPatch, everywhere: float, limit: float, is_style: bool
+) -> None:
+    difference = torch.full((2, 1, 8, 8), everywhere)
+    difference[:, :, :4] = 1.0
+    own = torch.full((2, 1, 8, 8), 0.1)
+    monkeypatch.setattr(pairs, "read_captions", lambda *_: {2: "blue hoodie"})
+    asked: list[list[Item]] = []
+
+    def surprise(_: Backbone, items: list[Item], *__: object) -> Surprise:
+        asked.append(items)
+        return Surprise(own[: len(items)] if items[0].is_reference else difference, {})
+
+    monkeypatch.setattr(pairs, "surprise", surprise)
+    portraits: list[Item] = [item(toy, "a person, red hair"), item(toy, "a person, gray hair")]
+    references = [replace(one, is_reference=True) for one in portraits]
+    other_size = replace(references[0], latents=torch.zeros(4, 8, 12))
+    made = with_pure_pairs(toy, portraits, TEXTS, replace(CONFIG, style_limit=limit), [other_size, *references])
+    assert all(one.region is not None for one in made)
+    if is_style:
+        assert all(torch.equal(a.latents, b.latents) for a, b in zip(made, portraits, strict=True))
+        assert [one.pair.base_text for one in made] == [f"{one.pair.base_text}, blue hoodie" for one in portraits]
+        assert all(bool((one.region == 1).all()) for one in made if one.region is not None)
+    else:
+        assert len(made) == CONFIG.pure_pairs
+        assert all(0 < float(one.region.mean()) < 1 for one in made if one.region is not None)
+    assert [len(items) for items in asked] == ([2, 2] if limit else [2]), "reference portraits of the same size"
+
+
+def test_asking_whether_it_is_a_style_changes_no_number(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "read_captions", lambda *_: {2: "blue hoodie"})
+    portraits: list[Item] = [item(toy, "a person, red hair"), item(toy, "a person, gray hair")]
+    references = [replace(one, is_reference=True) for one in portraits]
+    asked = with_pure_pairs(toy, portraits, TEXTS, replace(CONFIG, style_limit=1e9), references)
+    silent = with_pure_pairs(toy, portraits, TEXTS, replace(CONFIG, style_limit=0.0), references)
+    assert all(torch.equal(a.latents, b.latents) for a, b in zip(asked, silent, strict=True))

@@ -5,7 +5,7 @@ import torch
 
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import add_noise, predicted_latents
-from spf_lite.pure_pairs.surprise import TIMES, Surprise, otsu, surprise, surprise_map
+from spf_lite.pure_pairs.surprise import TIMES, Surprise, otsu, relative_surprise, surprise, surprise_map
 from spf_lite.pure_pairs.vocabulary import Vocabulary
 
 from ..method.conftest import item, train
@@ -68,3 +68,13 @@ def test_surprise_is_the_mean_distance_of_one_step_predictions(toy: Backbone) ->
         clean = predicted_latents(toy.pipe.scheduler, predicted, noisy, time)
         total += (clean - portrait.latents).abs().mean(dim=1, keepdim=True) / len(TIMES)
     assert torch.allclose(measured.difference, total, atol=1e-5)
+
+
+def test_a_style_surprises_everywhere() -> None:
+    references = Surprise(torch.full((3, 1, 12, 12), 0.1), {})
+    thing = Surprise(torch.stack([spot(2, 3, 1.0), spot(6, 1, 5.0)]), {})
+    assert relative_surprise(thing, references, smoothing=1) == pytest.approx(1), "0.1 around the spot"
+    style = Surprise(thing.difference + 0.5, {})
+    assert relative_surprise(style, references, smoothing=1) == pytest.approx(6)
+    one = Surprise(torch.stack([spot(2, 3, 1.0), spot(6, 1, 5.0) + 0.5]), {})
+    assert relative_surprise(one, references, smoothing=1) == pytest.approx(3.5), "the mean over the portraits"
