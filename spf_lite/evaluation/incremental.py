@@ -4,31 +4,28 @@ A chain of stages learns one target after the other, each on top of the adapters
 model and its earlier attributes as the reference. Pollution "prevents incremental learning" (SPF-Portrait, arXiv
 2504.00396, abstract): each stage pollutes the model that the next one begins with. Here it is counted. Beside it,
 composition: targets that were learned separately, each on the base model, and added up.
+
+In the book: :doc:`/13-one-after-another`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from spf_lite.data.custom_set import CustomSet
-from spf_lite.evaluation.attributes import flip_rates, pure
 from spf_lite.evaluation.benchmark import set_folder
-from spf_lite.evaluation.judge import Judge, head_of, load_judge
-from spf_lite.evaluation.measuring import FIRST_SEED, EvaluationSet, sample_evaluation_set
+from spf_lite.evaluation.judge import head_of, load_judge
+from spf_lite.evaluation.measuring import EvaluationSet, sample_evaluation_set
 from spf_lite.evaluation.rows import set_name
+from spf_lite.evaluation.stages import PLAIN_TEXTS, Stage, measured_stage
 from spf_lite.files import write_file
 from spf_lite.models.adapters.lora import ADAPTER_FILE
 from spf_lite.models.adapters.stack import load_stack
-from spf_lite.models.backbone import Backbone, load
-from spf_lite.models.sampling import sample
-from spf_lite.tiny_world.custom_sets import evaluation_portraits
-from spf_lite.tiny_world.portraits import complete, get_target
+from spf_lite.models.backbone import load
 from spf_lite.training.recipes import recipe, slug
 from spf_lite.training.trainer import DualPathTrainer
 
@@ -39,37 +36,6 @@ ORDERS: tuple[tuple[str, ...], ...] = (
     ("blazer", "pink-hair", "sunglasses", "winter-hat", "beard"),
 )
 STAGE_FILE, RUN_FILE = "stage.json", "chain.json"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What a model shows after a stage, each measure with one number for each of N prompts.
-
-    Attributes:
-        learned: the targets so far, in their order.
-        found: target to whether it is shown when asked alone.
-        pure: target to whether it is shown when asked alone, nothing unrelated changed, and no other target is there.
-        unasked: whether any of the targets is shown for the base text.
-        together: target to whether it is shown when all are asked.
-        flips: flip rate at the base text.
-    """
-
-    learned: tuple[str, ...]
-    found: dict[str, list[float]]
-    pure: dict[str, list[float]]
-    unasked: list[float]
-    together: dict[str, list[float]]
-    flips: list[float]
-
-    def to_json(self) -> str:
-        """For a file; :meth:`from_json` reads it back."""
-        return json.dumps(asdict(self)) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Stage:
-        """Read back what :meth:`to_json` wrote."""
-        values = json.loads(text)
-        return cls(**{**values, "learned": tuple(values["learned"])})
 
 
 def check_order(targets: Sequence[str]) -> None:
@@ -85,54 +51,6 @@ def check_order(targets: Sequence[str]) -> None:
         if head in heads[:number]:
             other = targets[heads.index(head)]
             raise ValueError(f"{target} cannot follow {other}: a portrait shows one of them")
-
-
-def measured_stage(
-    backbone: Backbone, judge: Judge, learned: Sequence[str], evaluation_sets: Mapping[str, EvaluationSet]
-) -> Stage:
-    """Measure a model that has learned some targets.
-
-    Args:
-        backbone: with its adapters.
-        judge: of the tiny world.
-        learned: the targets, in their order.
-        evaluation_sets: of each target, with the base portraits of the model that had learned none.
-    """
-
-    def judged(texts: Sequence[str], seeds: Sequence[int]) -> list[dict[str, str]]:
-        images: list[Image.Image] = sample(backbone, list(texts), seeds=seeds)
-        return judge.attributes(images)
-
-    def shown(verdicts: Sequence[Mapping[str, str]], target: str) -> np.ndarray:
-        return np.array([verdict[head_of(target)] == target for verdict in verdicts], dtype=float)
-
-    found, clean = {}, {}
-    for target in learned:
-        of = evaluation_sets[target]
-        before, after = judge.attributes(of.base_portraits), judged(of.complete_texts, of.seeds)
-        others = sum((shown(after, other) for other in learned if other != target), np.zeros(len(after)))
-        found[target] = shown(after, target).tolist()
-        clean[target] = (pure(before, after, target) * (others == 0)).tolist()
-    newest = evaluation_sets[learned[-1]]
-    before, again = judge.attributes(newest.base_portraits), judged(newest.base_texts, newest.seeds)
-    unasked = np.max([shown(again, target) for target in learned], axis=0)
-    texts = together(learned, len(newest.seeds))
-    asked = judged(texts, range(FIRST_SEED, FIRST_SEED + len(texts)))
-    return Stage(
-        tuple(learned),
-        found,
-        clean,
-        unasked.tolist(),
-        {target: shown(asked, target).tolist() for target in learned},
-        flip_rates(before, again, learned[-1]).tolist(),
-    )
-
-
-def together(targets: Sequence[str], prompts: int) -> list[str]:
-    """Complete texts that ask for all of some targets, the same people whatever the targets."""
-    hidden = [spec.color for spec in map(get_target, targets) if spec.color]
-    people = evaluation_portraits("sunglasses", prompts)  # nobody wears glasses, which some targets would cover
-    return [complete(person.with_targets(*targets), hidden) for person in people]
 
 
 def run_chain(
@@ -195,6 +113,17 @@ def chain_folder(folder: Path, method: str, targets: Sequence[str], seed: int, s
     return folder / (slug(method) + ("-separately" if separately else "")) / f"{'-'.join(targets)}-{seed}"
 
 
+def read_chain(path: Path, targets: Sequence[str]) -> list[Stage]:
+    """The measured stages of a chain, in their order; fewer if it was interrupted.
+
+    Args:
+        path: of the chain (:func:`chain_folder`).
+        targets: in their order.
+    """
+    files = [path / f"{number}-{target}" / STAGE_FILE for number, target in enumerate(targets)]
+    return [Stage.from_json(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+
+
 def bench_incremental(
     folder: Path,
     methods: Sequence[str] = ("naive", "pure-pairs"),
@@ -223,7 +152,9 @@ def bench_incremental(
         check_order(targets)
     names = sorted({target for targets in orders for target in targets})
     evaluation_sets = {target: sample_evaluation_set(load("tiny"), target, prompts) for target in names}
-    lines = ["| method | order | seed | stage | found | pure | together | unasked | flips |", "|---" * 9 + "|"]
+    heads = ["method", "order", "seed", "stage", "found", "pure", "together", "unasked"]
+    heads += [f"flips, {kind}" for kind in PLAIN_TEXTS]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for method in methods:
         for targets in orders:
             for seed in seeds:
@@ -235,5 +166,5 @@ def bench_incremental(
 def _cells(stage: Stage) -> str:
     """The last cells of a line: means over the targets so far, and over the prompts."""
     means = [np.mean(list(of.values())) for of in (stage.found, stage.pure, stage.together)]
-    numbers = [*means, np.mean(stage.unasked), np.mean(stage.flips)]
+    numbers = [*means, np.mean(stage.unasked), *(np.mean(stage.flips[kind]) for kind in PLAIN_TEXTS)]
     return f"{len(stage.learned)} {stage.learned[-1]} | " + " | ".join(f"{number:.3f}" for number in numbers)

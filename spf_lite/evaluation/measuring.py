@@ -223,7 +223,7 @@ def _of_pictures(
     region = _regions(people, target, size)
     pairs = [counterfactual(person, target, size) for person in people]
     needed = pictures.change(*(pictures.to_array([pair[side] for pair in pairs]) for side in (0, 1)))
-    seen_before, seen_after = (_clip_images(backbone, images) for images in (before, after))
+    seen_before, seen_after = (clip_images(backbone, images) for images in (before, after))
     text = backbone.clip.text_features([get_target(target).text]).cpu().double().numpy()
     return {
         "CLIP-T": pictures.similarity(seen_after, text),
@@ -258,8 +258,13 @@ def _bias_of_each(was: Verdict, now: Verdict, spurious: Mapping[str, str]) -> ND
 
 
 @torch.no_grad()
-def _clip_images(backbone: Backbone, images: list[Image.Image]) -> NDArray[np.float64]:
-    """CLIP's embeddings of N pictures, (N, D)."""
+def clip_images(backbone: Backbone, images: list[Image.Image]) -> NDArray[np.float64]:
+    """CLIP's embeddings of N pictures, (N, D).
+
+    Args:
+        backbone: whose CLIP it is.
+        images: of one size.
+    """
     parts = to_tensor(images).to(backbone.pipe.device).split(32)
     features = torch.cat([backbone.clip.image_features(part) for part in parts])
     embeddings: NDArray[np.float64] = features.cpu().double().numpy()

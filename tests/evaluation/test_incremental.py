@@ -1,6 +1,5 @@
-"""One attribute after another: what a stage counts, and chains that go on where they were."""
+"""Chains of targets go on where they were."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,20 +7,18 @@ from typing import Any
 import pytest
 
 from spf_lite.config import TrainConfig
-from spf_lite.evaluation import benchmark, incremental, measuring
+from spf_lite.evaluation import benchmark, incremental, measuring, stages
 from spf_lite.evaluation.incremental import (
     ORDERS,
     STAGE_FILE,
-    Stage,
     bench_incremental,
     chain_folder,
     check_order,
-    measured_stage,
+    read_chain,
     run_chain,
-    together,
 )
-from spf_lite.evaluation.judge import HEADS
 from spf_lite.evaluation.measuring import EvaluationSet, sample_evaluation_set
+from spf_lite.evaluation.stages import Stage
 from spf_lite.models.adapters.lora import ADAPTER_FILE
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.sampling import sample
@@ -30,53 +27,6 @@ from spf_lite.training import trainer as training
 from spf_lite.training.trainer import DualPathTrainer
 
 CONFIG = TrainConfig(stage1_steps=2, stage2_steps=0, batch_size=2, rank=2, learning_rate=0.05, checkpoint_every=1)
-PLAIN = {name: values[0] for name, values in HEADS.items()}
-
-
-class Reader:
-    """A judge of texts: a portrait is the text that was asked for, and what it shows stands in ``answers``."""
-
-    def __init__(self, **answers: dict[str, str]) -> None:
-        self.answers = answers
-
-    def attributes(self, images: Sequence[str]) -> list[dict[str, str]]:
-        return [{**PLAIN, **self.answers.get(image, {})} for image in images]
-
-
-def asked(target: str, base: Sequence[str], complete: Sequence[str]) -> EvaluationSet:
-    seeds = list(range(len(base)))
-    return EvaluationSet(target, [], list(base), list(complete), seeds, ["before"] * len(base))  # type: ignore[list-item]
-
-
-def test_a_stage_counts_what_a_reader_would(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Planted: a lost target, a flip, a target that nobody asked for, and one that is lost in company."""
-    monkeypatch.setattr(incremental, "sample", lambda backbone, texts, seeds: texts)
-    monkeypatch.setattr(incremental, "together", lambda targets, prompts: ["all 0", "all 1"])
-    beard, shades = {"beard": "beard"}, {"glasses": "sunglasses"}
-    judge = Reader(
-        **{
-            "beard 0": beard,
-            "beard 1": {**beard, **shades},  # pure of every flip, but sunglasses were not asked for
-            "shades 0": {**shades, "background": HEADS["background"][1]},
-            "shades 1": {},
-            "base 0": beard,
-            "base 1": {"expression": HEADS["expression"][1]},
-            "all 0": {**beard, **shades},
-            "all 1": beard,
-        }
-    )
-    sets = {
-        "beard": asked("beard", ["old 0", "old 1"], ["beard 0", "beard 1"]),
-        "sunglasses": asked("sunglasses", ["base 0", "base 1"], ["shades 0", "shades 1"]),
-    }
-    stage = measured_stage(toy, judge, ["beard", "sunglasses"], sets)  # type: ignore[arg-type]
-    assert stage.learned == ("beard", "sunglasses")
-    assert stage.found == {"beard": [1, 1], "sunglasses": [1, 0]}
-    assert stage.pure == {"beard": [1, 0], "sunglasses": [0, 0]}
-    assert stage.unasked == [1, 0]
-    assert stage.together == {"beard": [1, 1], "sunglasses": [1, 0]}
-    assert stage.flips == [0, pytest.approx(1 / 7)]
-    assert Stage.from_json(stage.to_json()) == stage
 
 
 def test_targets_that_exclude_each_other_are_refused() -> None:
@@ -93,15 +43,6 @@ def test_targets_that_exclude_each_other_are_refused() -> None:
             check_order(order)
 
 
-def test_all_targets_are_asked_together_of_the_same_people() -> None:
-    two, five = together(ORDERS[0][:2], 4), together(ORDERS[0], 4)
-    assert all(text.endswith(", sunglasses, a beard") for text in two)
-    for text in five:
-        assert text.count("hair") == 2, "pink hair, and a style without another colour"
-        assert "a blazer" in text and "a winter hat" in text and "hoodie" not in text
-    assert [text.split(" skin")[0].split()[-1] for text in two] == [text.split(" skin")[0].split()[-1] for text in five]
-
-
 @pytest.fixture
 def quick(toy_samples: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, EvaluationSet]:
     """Two steps on small drawn sets, portraits of one step, and evaluation sets of two people."""
@@ -110,7 +51,7 @@ def quick(toy_samples: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Evalu
         return sample(backbone, prompts, **{**options, "steps": 1})
 
     monkeypatch.setenv("SPF_LITE_TINY", str(toy_samples / "tiny-portraits"))
-    for module in (incremental, measuring):
+    for module in (stages, measuring):
         monkeypatch.setattr(module, "sample", one_step)
     monkeypatch.setattr(incremental, "recipe", lambda name, seed=0: replace(CONFIG, seed=seed))
     monkeypatch.setattr(
@@ -149,6 +90,7 @@ def test_a_chain_that_is_killed_goes_on_where_it_was(
     assert (path / "0-sunglasses" / STAGE_FILE).exists() and not (path / "1-blazer" / "adapter").exists()
     told: list[Stage] = []
     assert run_chain("naive", order, 1, tmp_path / "again", quick, on_stage=told.append) == whole == told
+    assert read_chain(path, order) == whole
     assert fits == 1, "the first stage was kept, the second went on"
     adapters = [
         (chain_folder(tmp_path / name, "naive", order, 1) / "1-blazer" / "adapter" / ADAPTER_FILE).read_bytes()
@@ -189,7 +131,7 @@ def test_another_chain_is_refused(
 def test_the_table_has_a_line_for_every_stage(quick: dict[str, EvaluationSet], tmp_path: Path) -> None:
     orders = (("sunglasses", "blazer"), ("blazer", "sunglasses"))
     lines = bench_incremental(tmp_path, ["naive"], orders, [3], prompts=2)
-    assert len(lines) == 2 + 4 and all(line.count("|") == 10 for line in lines)
+    assert len(lines) == 2 + 4 and all(line.count("|") == 11 for line in lines)
     assert [line.split("|")[4].strip() for line in lines[2:]] == [
         *("1 sunglasses", "2 blazer"),
         *("1 blazer", "2 sunglasses"),
