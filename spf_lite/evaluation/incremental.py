@@ -5,7 +5,7 @@ model and its earlier attributes as the reference. Pollution "prevents increment
 2504.00396, abstract): each stage pollutes the model that the next one begins with. Here it is counted. Beside it,
 composition: targets that were learned separately, each on the base model, and added up.
 
-In the book: :doc:`/13-one-after-another`.
+In the book: :doc:`/11-one-after-another`.
 """
 
 from __future__ import annotations

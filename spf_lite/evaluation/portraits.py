@@ -19,7 +19,12 @@ from spf_lite.models.sampling import sample
 
 
 def sampled_portraits(
-    target: str, adapters: Mapping[str, Path], people: int = 5, strength: float = 1.0, steps: int = 25
+    target: str,
+    adapters: Mapping[str, Path],
+    people: int = 5,
+    strength: float = 1.0,
+    steps: int = 25,
+    asked: bool = True,
 ) -> dict[str, list[Image.Image]]:
     """Portraits of the same people from the same noise, by the tiny base model and with each adapter.
 
@@ -29,6 +34,7 @@ def sampled_portraits(
         people: how many.
         strength: of every adapter; 0 is the base model.
         steps: denoising steps of each portrait.
+        asked: whether the adapters are given the complete texts; False: the base texts, for which nothing may change.
 
     Returns:
         Name to as many portraits, ``base`` first.
@@ -38,11 +44,11 @@ def sampled_portraits(
     """
     evaluation_set = sample_evaluation_set(load("tiny"), target, people, steps)
     portraits = {"base": evaluation_set.base_portraits}
-    texts, seeds = evaluation_set.complete_texts, evaluation_set.seeds
+    texts = evaluation_set.complete_texts if asked else evaluation_set.base_texts
     for name, folder in adapters.items():
         backbone = load("tiny")
         load_adapter(backbone.pipe, folder, strength)
-        portraits[name] = sample(backbone, texts, seeds=seeds, steps=steps)
+        portraits[name] = sample(backbone, texts, seeds=evaluation_set.seeds, steps=steps)
     return portraits
 
 

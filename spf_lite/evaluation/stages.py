@@ -1,6 +1,6 @@
 """What a model that has learned several targets shows: each of them, all together, and what should not have changed.
 
-In the book: :doc:`/13-one-after-another`.
+In the book: :doc:`/11-one-after-another`.
 """
 
 from __future__ import annotations

@@ -195,50 +195,39 @@ def matrices(panels: Sequence[ArrayLike], labels: Sequence[str], signs: Sequence
     return sheet
 
 
-def trade_off(
-    points: Mapping[str, tuple[Interval, Interval]],
-    xlabel: str,
-    ylabel: str,
-    colors: Mapping[str, str] | None = None,
-    size: tuple[float, float] = (6.4, 4.2),
+def share_tables(
+    panels: Mapping[str, ArrayLike], rows: Sequence[str], columns: Sequence[str], width: float = 6.8
 ) -> Sheet:
-    """Two measures against each other, one named point with intervals in both directions for each method.
-
-    Points of one colour have one shape, filled the first time and hollow the next.
+    """Tables of shares side by side, each cell with its number and a shade from light (0) to dark (1).
 
     Args:
-        points: name to the estimates across and upwards.
-        xlabel: what is measured across.
-        ylabel: what is measured upwards.
-        colors: of the points by name; default: the book's own colour for that name, and failing that a further one.
-        size: in inches.
+        panels: title to an array (R, C) of shares from 0 to 1; a cell that is not a number stays empty.
+        rows: R names, at the left.
+        columns: C names, beneath.
+        width: of the figure, in inches.
 
     Raises:
-        ValueError: if there are no points.
+        ValueError: if there is nothing to show, an array has another shape, or a number is no share.
     """
-    if not points:
-        raise ValueError("no points to show")
-    known = {**COLORS, **(colors or {})}
-    taken = {known[name] for name in points if name in known}
-    free = [color for color in _PALETTE if color not in taken]
-    spare = iter((free or FURTHER_COLORS) * len(points))
-    used: dict[str, int] = {}
+    arrays = {title: as_array(panel) for title, panel in panels.items()}
+    if not arrays or not rows or not columns:
+        raise ValueError("no shares to show")
+    for title, array in arrays.items():
+        if array.shape != (len(rows), len(columns)):
+            raise ValueError(f"{title!r} has shape {array.shape} for {len(rows)} rows and {len(columns)} columns")
+        if ((array < 0) | (array > 1)).any():
+            raise ValueError(f"{title!r} holds numbers outside 0 to 1")
     with rc_context(STYLE):
-        sheet = Sheet(figsize=size, dpi=150, layout="constrained")
-        axes = sheet.subplots()
-        for name, (across, upwards) in points.items():
-            ends = [[[e.mean - e.low], [e.high - e.mean]] for e in (across, upwards)]
-            color = known.get(name) or next(spare)
-            used[color] = used.get(color, 0) + 1
-            marker = "os^Dv<>Ph*Xp"[list(used).index(color) % 12]
-            axes.errorbar(
-                across.mean, upwards.mean, xerr=np.clip(ends[0], 0, None), yerr=np.clip(ends[1], 0, None),
-                marker=marker, markersize=7, markerfacecolor=color if used[color] == 1 else "white", linestyle="none",
-                capsize=3, color=color, label=name,
-            )  # fmt: skip
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel(ylabel)
-        axes.set_xlim(-0.03, 1.03)
-        axes.set_ylim(bottom=0)
-        sheet.legend(loc="outside right upper", fontsize=8)
+        height = 0.4 * len(rows) + 1.3
+        sheet = Sheet(figsize=(width, height), dpi=150, layout="constrained")
+        panes = sheet.subplots(1, len(arrays), squeeze=False, sharey=True)[0]
+        for axes, (title, array) in zip(panes, arrays.items(), strict=True):
+            axes.imshow(array, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+            for (row, column), share in np.ndenumerate(array):
+                if np.isfinite(share):
+                    shade = "white" if share > 0.55 else "black"
+                    axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=8, color=shade)
+            axes.set_title(title, fontsize=10)
+            axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", fontsize=8)
+            axes.set_yticks(range(len(rows)), rows, fontsize=9)
     return sheet

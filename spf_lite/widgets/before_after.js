@@ -2,7 +2,8 @@
 // All inputs are native, so that keyboard, touch and screen readers work as they do everywhere.
 // elements.js stands before this text.
 
-const VEIL = [12, 18, 28, 216]; // laid over everything that did not change
+// Laid over everything that did not change. Light, because what appears is often dark: sunglasses, a beard.
+const VEIL = [255, 255, 255, 222];
 const NOTICEABLE = 24; // smallest difference of a colour channel, of 255, that counts as a change
 
 const distinct = (values) => [...new Set(values)];
@@ -17,7 +18,7 @@ async function pixels(address) {
   return context.getImageData(0, 0, canvas.width, canvas.height);
 }
 
-/** Draw a dark veil that has a hole wherever the two pictures differ. */
+/** Draw a light veil that has a hole wherever the two pictures differ. */
 async function drawVeil(canvas, before, after, stillWanted) {
   const [a, b] = await Promise.all([pixels(before), pixels(after)]);
   if (!stillWanted()) return;
@@ -39,12 +40,18 @@ function render({ model, el }) {
   const id = freshId();
   const items = () => model.get("items");
   const labels = () => model.get("labels");
-  const current = () =>
-    items().find((item) => item.target === model.get("target") && item.seed === model.get("seed"));
+  const TEXTS = ["complete text", "base text"];
+  /** The item that is shown, with what belongs to the text that is chosen. */
+  const current = () => {
+    const item = items().find((one) => one.target === model.get("target") && one.seed === model.get("seed"));
+    if (!item?.base_text || model.get("text") === TEXTS[0]) return item;
+    return { ...item, ...item.base_text, images: { ...item.images, ...item.base_text.images }, unasked: true };
+  };
 
   const target = input("select", { id: `${id}-target` });
   const seed = input("select", { id: `${id}-seed` });
   const methods = make("fieldset", { class: "spf-methods" }, make("legend", {}, "After"));
+  const text = radioButtons("Text");
   const difference = input("input", { type: "checkbox", id: `${id}-difference` });
   const slider = input("input", {
     type: "range", min: "0", max: "100", step: "1", "aria-label": "Divider between before and after",
@@ -69,7 +76,8 @@ function render({ model, el }) {
       make("label", { for: target.id }, "Target ", target),
       make("label", { for: seed.id }, "Seed ", seed),
       methods,
-      make("label", { for: difference.id, class: "spf-check" }, difference, " Darken what stayed the same"),
+      text.root,
+      make("label", { for: difference.id, class: "spf-check" }, difference, " Fade what stayed the same"),
     ),
     make("div", { class: "spf-view" }, stage, make("div", { class: "spf-words" }, prompt, changes)),
   );
@@ -88,7 +96,9 @@ function render({ model, el }) {
     const method = model.get("method");
     veil.hidden = !model.get("difference");
     if (veil.hidden || !item) return;
-    const wanted = () => current() === item && model.get("method") === method && model.get("difference");
+    const state = () => ["target", "seed", "method", "text", "difference"].map((name) => model.get(name)).join();
+    const asked = state();
+    const wanted = () => state() === asked;
     drawVeil(veil, item.images.base, item.images[method], wanted);
   }
 
@@ -106,7 +116,9 @@ function render({ model, el }) {
     const found = item.changes[method];
     const shown = item.shows[method];
     changes.hidden = found === undefined && shown === undefined;
-    const presence = shown === undefined ? "" : shown ? `Shows ${item.target}. ` : `Does not show ${item.target}. `;
+    const asked = item.unasked ? ", without being asked for it" : "";
+    const presence = shown === undefined ? ""
+      : shown ? `Shows ${item.target}${asked}. ` : `Does not show ${item.target}. `;
     const changed = found === undefined ? "" : found.length ? "Unrelated changes: " : "No unrelated change.";
     changes.replaceChildren(make("strong", {}, presence + changed), found?.join(", ") ?? "");
     showPosition();
@@ -123,6 +135,8 @@ function render({ model, el }) {
       radio.checked = name === model.get("method");
       methods.append(make("label", {}, radio, ` ${labels()[name]}`));
     }
+    text.offer(items().every((item) => item.base_text) ? TEXTS : []);
+    text.check(model.get("text"));
     showItem();
   }
 
@@ -133,6 +147,7 @@ function render({ model, el }) {
     }],
     [seed, "change", () => save(model, { seed: Number(seed.value) })],
     [methods, "change", (event) => save(model, { method: event.target.value })],
+    [text.root, "change", (event) => save(model, { text: event.target.value })],
     [difference, "change", () => save(model, { difference: difference.checked })],
     [slider, "input", () => save(model, { position: Number(slider.value) })],
   ];
@@ -142,6 +157,7 @@ function render({ model, el }) {
     "change:target": showChoices,
     "change:seed": () => { seed.value = String(model.get("seed")); showItem(); },
     "change:method": showChoices,
+    "change:text": showChoices,
     "change:items": showChoices,
   });
   difference.checked = model.get("difference");

@@ -1,8 +1,8 @@
 """A portrait before and after fine-tuning, with a divider to drag, for each target, seed and method given.
 
-Left of the divider is the base model's portrait, right of it the tuned model's with the same seed. A text names the
-unrelated changes. All pictures are in the widget's state, so it works on a static page, without Python and without a
-network.
+Left of the divider is the base model's portrait, right of it the tuned model's with the same seed: for the complete
+text, or for the base text, for which nothing may change. A text names the unrelated changes. All pictures are in the
+widget's state, so it works on a static page, without Python and without a network.
 
 In the book: :doc:`/01-semantic-pollution`.
 """
@@ -20,6 +20,8 @@ from spf_lite.widgets.image_encoding import data_uri, decode, side_by_side
 
 #: Labels of the usual methods; other names are their own labels.
 LABELS = {"naive": "naive fine-tuning", "spf": "dual path", "pure-pairs": "pure pairs"}
+#: What a tuned model can be asked for.
+TEXTS = ("complete text", "base text")
 _KEYS = {"target", "seed", "prompt", "images"}
 
 
@@ -30,7 +32,9 @@ class BeforeAfter(PicturedWidget):
         items: one dictionary for each pair of target and seed, with ``target`` (str), ``seed`` (int), ``prompt`` (the
             complete text), ``images`` (a picture named ``base`` and one for each method, all of one size) and, where
             known, ``changes`` (for each method the unrelated changes, such as "background gray → yellow") and ``shows``
-            (for each method whether the target is there).
+            (for each method whether the target is there). If all items have ``base_text``, the reader can switch the
+            text: a dictionary with ``prompt``, ``images`` (one for each method) and, where known, ``changes`` and
+            ``shows``, of the base text.
         labels: of methods, in addition to :data:`LABELS`.
         before: label of the ``base`` picture.
         position: of the divider, in percent of the width from the left.
@@ -40,8 +44,9 @@ class BeforeAfter(PicturedWidget):
         target: the target shown; setting it sets ``seed`` to one that the target has.
         seed: the seed shown.
         method: the method on the right of the divider.
+        text: what the tuned model is asked for, one of :data:`TEXTS`.
         position: percent of the picture that shows the portrait before.
-        difference: whether pixels that did not change are darkened.
+        difference: whether pixels that did not change are faded.
 
     Raises:
         ValueError: if there are no items, or one lacks a key, repeats a pair, has pictures of several sizes, or other
@@ -57,6 +62,7 @@ class BeforeAfter(PicturedWidget):
     target = traitlets.Unicode().tag(sync=True)
     seed = traitlets.Int().tag(sync=True)
     method = traitlets.Unicode().tag(sync=True)
+    text = traitlets.Unicode(TEXTS[0]).tag(sync=True)
     position = traitlets.Float(50.0, min=0.0, max=100.0).tag(sync=True)
     difference = traitlets.Bool(False).tag(sync=True)
 
@@ -103,6 +109,11 @@ class BeforeAfter(PicturedWidget):
     def _known_method(self, proposal: dict[str, Any]) -> str:
         return among(proposal["value"], [str(method) for method in self.methods], "method")
 
+    @traitlets.validate("text")
+    def _known_text(self, proposal: dict[str, Any]) -> str:
+        known = TEXTS if "base_text" in self.items[0] else TEXTS[:1]
+        return among(proposal["value"], known, "text")
+
     @traitlets.observe("target")
     def _keep_seed_possible(self, change: dict[str, Any]) -> None:
         if self.seed not in (seeds := self.seeds(change["new"])):
@@ -110,8 +121,10 @@ class BeforeAfter(PicturedWidget):
 
     def snapshot(self) -> Image.Image:
         """The pictures of the current item in a row: before, then after each method."""
-        images = self.current()["images"]
-        return side_by_side([decode(images[name]) for name in ("base", *self.methods)])
+        item = self.current()
+        after = item if self.text == TEXTS[0] else item["base_text"]
+        pictures = [item["images"]["base"], *(after["images"][name] for name in self.methods)]
+        return side_by_side([decode(picture) for picture in pictures])
 
     def __repr__(self) -> str:
         return f"BeforeAfter({len(self.items)} items, target={self.target!r}, seed={self.seed}, method={self.method!r})"
@@ -134,24 +147,44 @@ def _check(items: Sequence[Mapping[str, Any]]) -> None:
             raise ValueError(
                 f"{where} has images {', '.join(images)}, but items[0] has {', '.join(items[0]['images'])}"
             )
-        if len(sizes := {image.size for image in images.values()}) > 1:
+        if ("base_text" in item) != ("base_text" in items[0]):
+            raise ValueError(f"{where}: all items have a base_text, or none has")
+        views = {where: item} | ({f"{where}: base_text": item["base_text"]} if "base_text" in item else {})
+        for name, view in views.items():
+            _check_view(view, set(images), name)
+        sizes = {image.size for view in views.values() for image in view["images"].values()}
+        if len(sizes) > 1:
             raise ValueError(f"{where}: pictures must have one size, and have {sorted(sizes)}")
-        for key in ("changes", "shows"):
-            if unknown := sorted(set(item.get(key, {})) - set(images)):
-                raise ValueError(f"{where}: {key} names {', '.join(unknown)}, of which there is no picture")
         if (pair := (item["target"], item["seed"])) in seen:
             raise ValueError(f"{where} repeats target {pair[0]!r} with seed {pair[1]}")
         seen.add(pair)
 
 
+def _check_view(view: Mapping[str, Any], names: set[str], where: str) -> None:
+    """Check what belongs to one text."""
+    if missing := sorted({"prompt", "images"} - set(view)):
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+    if lacking := sorted(names - {"base"} - set(view["images"])):
+        raise ValueError(f"{where} has no picture of {', '.join(lacking)}")
+    for key in ("changes", "shows"):
+        if unknown := sorted(set(view.get(key, {})) - names):
+            raise ValueError(f"{where}: {key} names {', '.join(unknown)}, of which there is no picture")
+
+
 def _packed(item: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Any]:
-    changes, shows = item.get("changes", {}), item.get("shows", {})
+    packed = {"target": str(item["target"]), "seed": int(item["seed"]), **_packed_view(item, ("base", *methods))}
+    if "base_text" in item:
+        packed["base_text"] = _packed_view(item["base_text"], methods)
+    return packed
+
+
+def _packed_view(view: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """What belongs to one text."""
+    changes, shows = view.get("changes", {}), view.get("shows", {})
     return {
-        "target": str(item["target"]),
-        "seed": int(item["seed"]),
-        "prompt": str(item["prompt"]),
-        "images": {name: data_uri(item["images"][name]) for name in ("base", *methods)},
+        "prompt": str(view["prompt"]),
+        "images": {name: data_uri(view["images"][name]) for name in names},
         # No entry: the changes of this method are unknown. An empty list: nothing changed.
-        "changes": {name: [str(change) for change in changes[name]] for name in methods if name in changes},
-        "shows": {name: bool(shows[name]) for name in methods if name in shows},
+        "changes": {name: [str(change) for change in changes[name]] for name in names if name in changes},
+        "shows": {name: bool(shows[name]) for name in names if name in shows},
     }

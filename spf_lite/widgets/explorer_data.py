@@ -194,4 +194,4 @@ def _picture(backbone: Backbone, latents: Tensor) -> Image.Image:
 
 
 def _array(tensor: Tensor) -> NDArray[np.float64]:
-    return tensor.double().cpu().numpy()
+    return tensor.cpu().double().numpy()

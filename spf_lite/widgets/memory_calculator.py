@@ -1,6 +1,6 @@
 """The memory of a training step, by cause, beside the memory of a GPU.
 
-In the book: :doc:`/11-real-models`.
+In the book: :doc:`/13-real-models`.
 """
 
 from __future__ import annotations

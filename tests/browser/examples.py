@@ -10,6 +10,7 @@ from spf_lite.widgets import (
     AttentionExplorer,
     BeforeAfter,
     ControlMapExplorer,
+    DriftExplorer,
     MemoryCalculator,
     TrainingScrubber,
     WeightExplorer,
@@ -47,6 +48,14 @@ WIDGETS: dict[str, Callable[[], PicturedWidget]] = {
             }
             for label in ("Ada", "Ben")
         ]
+    ),
+    "drift": lambda: DriftExplorer(
+        [
+            {"label": label, "moved": [0.1, 0.12, 0.3, 0.31, 0.1, 0.29, 0.11, 0.3], "images": [PERSON] * 4}
+            for label in ("naive", "pure pairs")
+        ],
+        ["a person, sad", "a person, sad", "a person, smiling", "a person, smiling"] * 2,
+        [PERSON] * 4,
     ),
     "scrubber": lambda: TrainingScrubber(
         [

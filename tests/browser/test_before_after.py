@@ -86,7 +86,7 @@ def test_the_veil_leaves_only_the_target_lit(watched: Watched) -> None:
     page = watched.page
     veil = page.locator(".spf-veil")
     expect(veil).to_be_hidden()
-    page.get_by_label("Darken what stayed the same").check()
+    page.get_by_label("Fade what stayed the same").check()
     expect(veil).to_be_visible()
     expect(veil).to_have_js_property("width", 128)
     polluted, total = veil.evaluate(COUNT_HOLES)
@@ -158,7 +158,7 @@ def test_a_kernel_and_the_view_follow_each_other(live: Live) -> None:
     page.get_by_label("Target").select_option("beard")
     assert page.evaluate("[model.get('target'), model.get('seed'), model.saved]") == ["beard", 3, 1]
     page.get_by_role("slider").fill("70")
-    page.get_by_label("Darken what stayed the same").check()
+    page.get_by_label("Fade what stayed the same").check()
     assert page.evaluate("[model.get('position'), model.get('difference')]") == [70, True]
 
     page.evaluate("stop()")
@@ -177,3 +177,31 @@ def test_the_caption_says_whether_the_target_is_there_where_that_is_known(live: 
     expect(caption).to_have_text("Does not show a hat. No unrelated change.")
     page.evaluate("model.set('method', 'other')")
     expect(caption).to_have_text("Unrelated changes: skin tan → pale")
+
+
+def test_the_text_is_switched_and_a_target_that_nobody_asked_for_is_named(live: Live) -> None:
+    grey, blue, red = (Image.new("RGB", (16, 16), color) for color in ("gray", "blue", "red"))
+    unasked = {"prompt": "a person", "images": {"naive": red}, "changes": {"naive": []}, "shows": {"naive": True}}
+    item = {
+        "target": "sunglasses", "seed": 0, "prompt": "a person, sunglasses", "images": {"base": grey, "naive": blue},
+        "changes": {"naive": ["skin tan → pale"]}, "shows": {"naive": True}, "base_text": unasked,
+    }  # fmt: skip
+    page = live(BeforeAfter([item]))
+    expect(page.locator(".spf-changes")).to_have_text("Shows sunglasses. Unrelated changes: skin tan → pale")
+    before, after = (attribute(page.locator(f".spf-{side}"), "src") for side in ("before", "after"))
+    page.get_by_label("base text", exact=True).check()
+    expect(page.locator(".spf-prompt")).to_have_text("“a person”")
+    expect(page.locator(".spf-changes")).to_have_text(
+        "Shows sunglasses, without being asked for it. No unrelated change."
+    )
+    assert attribute(page.locator(".spf-before"), "src") == before
+    assert attribute(page.locator(".spf-after"), "src") != after
+    assert page.evaluate("[model.get('text'), model.saved]") == ["base text", 1]
+    page.evaluate("model.set('text', 'complete text')")
+    expect(page.get_by_label("complete text")).to_be_checked()
+
+
+def test_one_text_needs_no_switch(live: Live) -> None:
+    pictures = {name: Image.new("RGB", (16, 16), "gray") for name in ("base", "naive")}
+    page = live(BeforeAfter([{"target": "a beard", "seed": 0, "prompt": "a person, a beard", "images": pictures}]))
+    expect(page.get_by_role("group", name="Text")).to_be_hidden()

@@ -15,7 +15,7 @@ import spf_lite
 BOOK = Path(__file__).parents[2] / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 #: Calls whose result a cell shows as a picture.
-PICTURES = ("portrait_grid", "bars_with_intervals", "trade_off", "curves", "matrices", "stacks", "sheet")
+PICTURES = ("portrait_grid", "bars_with_intervals", "share_tables", "curves", "matrices", "stacks", "sheet")
 LINK = re.compile(r"In the\s+book:\s+:doc:`/([\w-]+)`")
 CHECKED = "nbval-check-output"
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
 from spf_lite.evaluation.statistics import Estimate
-from spf_lite.viz.charts import bars_with_intervals, curves, matrices, stacks, trade_off
+from spf_lite.viz.charts import bars_with_intervals, curves, matrices, share_tables, stacks
 from spf_lite.viz.plots import COLORS
 
 
@@ -113,31 +113,26 @@ def marks_of(axes: Axes) -> Sequence[Line2D]:
     return [container.lines[0] for container in axes.containers if isinstance(container, ErrorbarContainer)]
 
 
-def test_a_trade_off_has_a_named_point_for_each_method() -> None:
-    low, high = Estimate(0.3, 0.2, 0.4, 8), Estimate(0.9, 0.8, 1.0, 8)
-    points = {"naive": (high, low), "spf": (low, high)}
-    sheet = trade_off(points, "found", "flips")
-    (axes,) = sheet.axes
-    assert [container.get_label() for container in axes.containers] == list(points)
-    places = [(float(np.ravel(mark.get_xdata())[0]), float(np.ravel(mark.get_ydata())[0])) for mark in marks_of(axes)]
-    assert places == [(0.9, 0.3), (0.3, 0.9)]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("found", "flips")
-    with pytest.raises(ValueError, match="no points to show"):
-        trade_off({}, "found", "flips")
+def test_shares_are_written_where_there_are_some() -> None:
+    sheet = share_tables({"naive": [[0.25, np.nan], [1, 0]], "ours": np.ones((2, 2))}, ["a", "b"], ["1", "2"])
+    first, second = sheet.axes
+    assert [text.get_text() for text in first.texts] == ["0.25", "1.00", "0.00"]
+    assert [text.get_color() for text in first.texts] == ["black", "white", "black"]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["a", "b"] and second.get_title() == "ours"
 
 
-def test_points_of_one_colour_are_told_apart_by_being_filled_or_hollow() -> None:
-    estimate = Estimate(0.5, 0.4, 0.6, 8)
-    names = ["whole, sunglasses", "part, sunglasses", "whole, beard", "part, beard"]
-    colors = {name: "#0072B2" if name.startswith("whole") else "#009E73" for name in names}
-    (axes,) = trade_off({name: (estimate, estimate) for name in names}, "found", "flips", colors).axes
-    marks = marks_of(axes)
-    assert [mark.get_color() for mark in marks] == list(colors.values())
-    assert [mark.get_markerfacecolor() for mark in marks] == [*list(colors.values())[:2], "white", "white"]
-    assert marks[0].get_marker() == marks[2].get_marker() != marks[1].get_marker()
-    # Without colours every point up to the seventh is of its own.
-    (axes,) = trade_off({str(n): (estimate, estimate) for n in range(7)}, "found", "flips").axes
-    assert len({mark.get_color() for mark in marks_of(axes)}) == 7
+@pytest.mark.parametrize(
+    ("panels", "message"),
+    [
+        ({}, "no shares"),
+        ({"x": [[0, 1]]}, r"'x' has shape \(1, 2\) for 2 rows and 2 columns"),
+        ({"x": [[0, 1], [0, 1.1]]}, "'x' holds numbers outside 0 to 1"),
+        ({"x": [[0, 1], [0, -0.1]]}, "'x' holds numbers outside 0 to 1"),
+    ],
+)
+def test_shares_that_do_not_fit_are_refused(panels: dict[str, ArrayLike], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        share_tables(panels, ["a", "b"], ["1", "2"])
 
 
 def test_stacks_begin_where_the_last_part_ends_and_keep_a_colour_for_a_cause() -> None:

@@ -164,3 +164,40 @@ def test_every_input_keeps_its_keys_from_jupyterlab() -> None:
         code = module.read_text(encoding="utf-8")
         assert module.name == "elements.js" or "function input" not in code
         assert not re.search(r'make\(\s*"(input|select|textarea|button)"', code), f"{module.name} makes a bare input"
+
+
+def _two_texts(seed: int = 0, **changes: Any) -> dict[str, Any]:
+    """An item whose methods were also asked for the base text."""
+    images = {name: Image.new("RGB", (32, 32), "blue") for name in ("naive", "spf")}
+    unasked = {"prompt": "a person", "images": images, "changes": {"spf": []}, "shows": {"naive": True}, **changes}
+    return _item(seed=seed, base_text=unasked)
+
+
+def test_the_text_can_be_switched_where_all_items_have_both() -> None:
+    widget = BeforeAfter([_two_texts(), _two_texts(1)])
+    assert widget.text == "complete text" and widget.current()["base_text"]["prompt"] == "a person"
+    first = widget.snapshot()
+    widget.text = "base text"
+    second = widget.snapshot()
+    assert first.getpixel((2, 2)) == second.getpixel((2, 2)), "the base model's portrait stays"
+    assert first.getpixel((40, 2)) != second.getpixel((40, 2))
+    assert widget.current()["base_text"]["shows"] == {"naive": True}
+    with pytest.raises(traitlets.TraitError, match="unknown text 'other': expected one of complete text, base text"):
+        widget.text = "other"
+    with pytest.raises(traitlets.TraitError, match="unknown text 'base text': expected one of complete text$"):
+        BeforeAfter([_item()]).text = "base text"
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([_two_texts(), _item(seed=1)], r"items\[1\]: all items have a base_text, or none has"),
+        ([_two_texts(images={})], r"items\[0\]: base_text has no picture of naive, spf"),
+        ([_item(base_text={"prompt": "a person"})], r"items\[0\]: base_text lacks images"),
+        ([_two_texts(images=dict.fromkeys(("naive", "spf"), _image(8)))], "one size"),
+        ([_two_texts(shows={"magic": True})], r"items\[0\]: base_text: shows names magic"),
+    ],
+)
+def test_a_second_text_that_does_not_fit_is_refused(items: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BeforeAfter(items)

@@ -38,4 +38,13 @@ def test_an_item_has_what_the_judge_reads_and_what_the_model_was_given(toy: Back
         assert item["images"] == {name: row[i] for name, row in portraits.items()}
         assert item["changes"] == {name: in_words(changes[name][i]) for name in ("naive", "other")}
         assert item["shows"] == {name: judge(portraits[name]).shows("beard")[i] for name in ("naive", "other")}
+        assert "base_text" not in item
     assert BeforeAfter(items).target == "a beard"
+
+    unasked = {"base": portraits["base"], "naive": portraits["other"], "other": portraits["naive"]}
+    both = before_after_items(portraits, "beard", judge, unasked)
+    for i, item in enumerate(both):
+        view = item.pop("base_text")
+        assert item == items[i] and view["prompt"] == given.base_texts[i]
+        assert view["images"]["naive"] is portraits["other"][i]
+        assert view["changes"]["naive"] == items[i]["changes"]["other"]
