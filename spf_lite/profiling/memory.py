@@ -11,13 +11,12 @@ MB for each portrait of a plain LoRA step of Stable Diffusion 1.5. In 16 bits fa
 PyTorch built for CUDA. Fake tensors also took 1.5 to 4 times as long, and they cannot run the dual path, whose shared
 prefix compares values.
 
-In the book: :doc:`/11-real-models`.
+In the book: :doc:`/13-real-models`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,6 +32,8 @@ from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import predicted_latents
 from spf_lite.profiling.cost import DUAL
 from spf_lite.profiling.random_models import random_batch
+from spf_lite.profiling.recomputed import counted_blocks
+from spf_lite.profiling.saved import saved_for_backward, storage_key, total_bytes
 from spf_lite.profiling.shapes import shape_on_meta
 
 #: Kinds of training step, by memory in ascending order.
@@ -89,9 +90,17 @@ def sd15_on_meta(tokenizer_of: Backbone, dtype: torch.dtype = torch.float32) -> 
 
 
 def step_memory(
-    backbone: Backbone, variant: str = "dual path", pixels: int = 512, compute: torch.dtype | None = None
+    backbone: Backbone,
+    variant: str = "dual path",
+    pixels: int = 512,
+    compute: torch.dtype | None = None,
+    checkpointing: bool = False,
 ) -> StepMemory:
     """Count the memory of one training step.
+
+    Text encoders and autoencoder are counted as if they were on the card. The trainer moves those that a step does not
+    need to main memory (:mod:`spf_lite.models.resting`), so that its steps take less than this; the preparation of
+    stage 2 has them all.
 
     Args:
         backbone: on the meta device, with an adapter as its trainable, as
@@ -100,6 +109,8 @@ def step_memory(
             lower seven tenths of the timesteps.
         pixels: height and width of the portraits.
         compute: dtype of autocast (``mixed_precision`` of the trainer); None: no autocast.
+        checkpointing: whether the network's activations are computed again in the backward pass
+            (``gradient_checkpointing`` of the trainer).
 
     Raises:
         ValueError: for another variant, a size that the UNet cannot downsample, or a backbone that is not on the meta
@@ -116,27 +127,44 @@ def step_memory(
         raise ValueError("expected a backbone on the meta device with a trainable, as shape_on_meta makes it")
     side = pixels // factor
     # What is saved for backward and does not grow with the batch are the copies of weights that autocast makes.
-    plain, copies = _growth(backbone, _plain, side, compute)
-    per_portrait = {"activations": plain}
+    step = plain = _growth(backbone, _plain, side, compute, checkpointing)
+    per_portrait = {"activations": plain.saved}
     if variant != "plain LoRA":
-        both, copies = _growth(backbone, _dual, side, compute)
-        per_portrait["comparing the paths"] = both - plain
+        step = _growth(backbone, _dual, side, compute, checkpointing)
+        per_portrait["comparing the paths"] = step.saved - plain.saved
+    copies = step.copies
+    if checkpointing:
+        per_portrait["largest block"] = step.block
     if variant == "dual path, enhancement":
-        per_portrait["enhancement"], more = _growth(backbone, _enhancement, side, compute)
-        copies += more
+        more = _growth(backbone, _enhancement, side, compute)
+        per_portrait["enhancement"] = more.saved
+        copies += more.copies
     fixed = _fixed(backbone, variant)
     if compute is not None:
         fixed["16-bit copies of weights"] = copies
     return StepMemory(fixed, per_portrait)
 
 
+@dataclass(frozen=True)
+class _Growth:
+    """Bytes of a pass: what each portrait adds to what is saved and to the largest block, and what none does."""
+
+    saved: int
+    block: int
+    copies: int
+
+
 def _growth(
-    backbone: Backbone, run: Callable[[Backbone, int, int], Tensor], side: int, compute: torch.dtype | None
-) -> tuple[int, int]:
-    """Bytes saved for backward: those that each portrait adds, and those that do not depend on the batch."""
+    backbone: Backbone,
+    run: Callable[[Backbone, int, int], Tensor],
+    side: int,
+    compute: torch.dtype | None,
+    checkpointing: bool = False,
+) -> _Growth:
     with _LikeCuda(compute):
-        one, two = (_saved(backbone, partial(run, backbone, size, side)) for size in (1, 2))
-    return two - one, 2 * one - two
+        one, two = (_saved(backbone, partial(run, backbone, size, side), checkpointing) for size in (1, 2))
+    saved, block = two[0] - one[0], two[1] - one[1]
+    return _Growth(saved, block, sum(one) - saved - block)
 
 
 def _fixed(backbone: Backbone, variant: str) -> dict[str, int]:
@@ -184,37 +212,23 @@ def _timesteps(batch: Batch) -> Tensor:
     return torch.zeros(len(batch), dtype=torch.long, device=batch.latents.device)
 
 
-def _saved(backbone: Backbone, run: Callable[[], Tensor]) -> int:
-    """Bytes that autograd saves for backward, without the weights, which are counted as models."""
+def _saved(backbone: Backbone, run: Callable[[], Tensor], checkpointing: bool = False) -> tuple[int, int]:
+    """Bytes that autograd saves for backward, and those of the largest block that is computed again.
+
+    Both without the weights, which are counted as models.
+    """
     pipe = backbone.pipe
     modules: list[nn.Module] = [backbone.network, pipe.vae, backbone.clip.model]
     if backbone.preview is not None:
         modules.append(backbone.preview)
-    weights = {_storage(parameter) for module in modules for parameter in module.parameters()}
-    with saved_for_backward() as saved:
+    weights = {storage_key(parameter) for module in modules for parameter in module.parameters()}
+    if not checkpointing:
+        with saved_for_backward() as saved:
+            run()
+        return total_bytes(saved, weights), 0
+    with counted_blocks(backbone.network, weights) as blocks, saved_for_backward() as saved:
         run()
-    return sum(tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in weights)
-
-
-@contextmanager
-def saved_for_backward() -> Iterator[dict[int, Tensor]]:
-    """Record what autograd saves for backward within the context.
-
-    Yields:
-        one tensor for each storage, by a key of the storage; filled by forward passes.
-    """
-    saved: dict[int, Tensor] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        saved.setdefault(_storage(tensor), tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield saved
-
-
-def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
+    return total_bytes(saved, weights), max(blocks, default=0)
 
 
 class _LikeCuda(TorchFunctionMode):

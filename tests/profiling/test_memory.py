@@ -1,6 +1,5 @@
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,29 +11,13 @@ from spf_lite.models.backbone import Backbone
 from spf_lite.profiling import memory
 from spf_lite.profiling.memory import VARIANTS, StepMemory, sd15_on_meta, step_memory
 
-from ..conftest import load_toy
-
-
-@pytest.fixture
-def shapes(toy_folders: dict[str, Path]) -> Backbone:
-    """The toy with an adapter, on the meta device."""
-    backbone = load_toy(toy_folders["v_prediction"])
-    backbone.trainable = Lora(backbone.pipe.unet, memory.RANK, seed=0)
-    backbone.clip.model.to("meta")
-    for name in ("mean", "std"):
-        setattr(backbone.clip, name, getattr(backbone.clip, name).to("meta"))
-    if backbone.preview is not None:
-        backbone.preview.to("meta")
-    backbone.pipe.to("meta")
-    return backbone
-
 
 @pytest.mark.parametrize(("variant", "run"), [("plain LoRA", memory._plain), ("dual path", memory._dual)])
 def test_the_meta_device_saves_as_much_for_backward_as_real_tensors(
     variant: str, run: Callable[[Backbone, int, int], Tensor], shapes: Backbone, toy: Backbone
 ) -> None:
     toy.trainable = Lora(toy.pipe.unet, memory.RANK, seed=0)
-    one, two = (memory._saved(toy, partial(run, toy, size, 8)) for size in (1, 2))
+    one, two = (memory._saved(toy, partial(run, toy, size, 8))[0] for size in (1, 2))
     counted = sum(step_memory(shapes, variant, pixels=64).per_portrait.values())
     assert one > 100_000
     assert counted == pytest.approx(two - one, rel=0.01)
@@ -47,12 +30,12 @@ def test_emulated_autocast_saves_as_much_for_backward_as_the_real_one(shapes: Ba
         with torch.autocast("cpu", torch.bfloat16):
             return memory._plain(toy, size, 8)
 
-    real = [memory._saved(toy, partial(autocast, size)) for size in (1, 2)]
+    real = [memory._saved(toy, partial(autocast, size))[0] for size in (1, 2)]
     # On a CPU, autocast computes the same operations in 16 bits as on CUDA, but of ours only the loss in 32.
     counted = []
     for size in (1, 2):
         with memory._LikeCuda(torch.bfloat16, high={F.mse_loss}):
-            counted.append(memory._saved(shapes, partial(memory._plain, shapes, size, 8)))
+            counted.append(memory._saved(shapes, partial(memory._plain, shapes, size, 8))[0])
     assert counted == pytest.approx(real, rel=0.03)
 
 
