@@ -36,6 +36,8 @@ KINDS = ("lora", "adalora", "weights")
 LAYERS = ("cross-attention", "resnets")
 PRECISIONS = ("no", "fp16", "bf16")
 SCHEDULES = ("constant", "cosine")
+#: AdamW, or bitsandbytes' AdamW with moments of 8 bits (Dettmers et al. 2022, arXiv 2110.02861).
+OPTIMIZERS = ("adamw", "adamw8bit")
 #: Forms of the texts: as they are given, or also with dropped phrases.
 TEXT_FORMS = ("given", "both")
 #: Features of cross-attention that the fine-grained loss can align.
@@ -55,6 +57,8 @@ class TrainConfig:
         stage2_steps: optimiser steps of stage 2; 0 is naive fine-tuning.
         batch_size: items per optimiser step, over all processes and accumulation steps.
         learning_rate: peak learning rate of AdamW.
+        optimizer: ``adamw``, or ``adamw8bit``, whose two moments of large tensors have 8 bits instead of 32 (extra
+            ``8bit``).
         schedule: learning rate over both stages: ``constant``, or ``cosine`` decay to zero.
         warmup_steps: steps of linear warm-up from zero.
         trainable: what is trained of the cross-attention projections: ``lora``, ``adalora``, or ``weights``, the
@@ -133,6 +137,7 @@ class TrainConfig:
     stage2_steps: int = 150
     batch_size: int = 8
     learning_rate: float = 1.5e-3
+    optimizer: str = "adamw"
     schedule: str = "constant"
     warmup_steps: int = 0
     trainable: str = "lora"
@@ -209,6 +214,7 @@ class TrainConfig:
             ("map_source", MAPS),
             ("mixed_precision", PRECISIONS),
             ("schedule", SCHEDULES),
+            ("optimizer", OPTIMIZERS),
             ("text_forms", TEXT_FORMS),
         ):
             if getattr(self, name) not in known:

@@ -1,7 +1,7 @@
 """The command line. Everything it does is a function of the library.
 
 ``spf-lite render | custom | pretrain | check | train | sample | compare | incremental |
-paint | combine | parts | export-onnx | measure | cost``
+paint | combine | parts | export-onnx | measure | cost | memory``
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_thread_policy()  # before torch is imported
     # Before transformers is imported, or it remarks on every optional package that is not there.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # Before torch is imported: what Apple's mps cannot compute, the CPU does, instead of an error.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for noisy in ("httpx", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

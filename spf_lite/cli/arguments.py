@@ -55,6 +55,14 @@ def finite(text: str) -> float:
     return number
 
 
+def positive(text: str) -> float:
+    """A finite number above zero."""
+    number = finite(text)
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
+    return number
+
+
 def output_file(text: str) -> Path:
     """A file that can be written: its folder exists or can be made, and it is no folder itself."""
     path = Path(text).expanduser()
@@ -145,6 +153,16 @@ def recipe(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
+
+
+def limit(text: str) -> tuple[str, float]:
+    """A measure of an audit and the highest value that is allowed: ``measure=value``."""
+    from spf_lite.audit.limits import read_limit
+
+    try:
+        return read_limit(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _writable(folder: Path, text: str) -> None:

@@ -6,6 +6,7 @@ import logging
 from argparse import Namespace
 from random import Random
 
+from spf_lite.cli.models import load_model
 from spf_lite.cli.output import contact_sheet, save_picture, save_text
 
 logger = logging.getLogger("spf_lite")
@@ -47,10 +48,9 @@ def pretrain(options: Namespace) -> int:
 
 def check(options: Namespace) -> int:
     """Exit status 1 when a requirement is missed."""
-    import spf_lite
     from spf_lite.pretrain.check import check_model
 
-    backbone = spf_lite.load(options.model)
+    backbone = load_model(options)
     checks = check_model(backbone, options.prompts)
     missed = [line for line in checks if not line.passed]
     table = [*map(str, checks), f"{len(checks) - len(missed)} of {len(checks)} requirements met"]
@@ -65,14 +65,13 @@ def train(options: Namespace) -> int:
     """Also under ``accelerate launch``: the processes share each batch."""
     import torch
 
-    import spf_lite
     from spf_lite.data.custom_set import CustomSet
     from spf_lite.training.recipes import recipe
     from spf_lite.training.trainer import DualPathTrainer
 
     config = recipe(options.method, seed=options.seed).changed(options.changes)
     trainer = DualPathTrainer(
-        spf_lite.load(options.model, dtype=getattr(torch, options.dtype)),
+        load_model(options, dtype=getattr(torch, options.dtype)),
         CustomSet.load(
             options.custom_set,
             options.captions,
@@ -88,6 +87,7 @@ def train(options: Namespace) -> int:
         initial_adapter=options.from_adapter,
         after=options.after,
         continued=options.continued,
+        latent_cache=options.cache_latents,
     )
     trainer.fit(resume=options.resume, overwrite=options.overwrite, extend=options.extend)
     trainer.export(options.output / "adapter")
@@ -98,11 +98,10 @@ def train(options: Namespace) -> int:
 
 
 def sample(options: Namespace) -> int:
-    import spf_lite
     from spf_lite.models.adapters.stack import load_stack
     from spf_lite.models.sampling import sample
 
-    backbone = spf_lite.load(options.model)
+    backbone = load_model(options)
     if options.adapter:
         load_stack(backbone, options.adapter, options.strength)
     images = sample(
@@ -117,11 +116,10 @@ def sample(options: Namespace) -> int:
 
 
 def combine(options: Namespace) -> int:
-    import spf_lite
     from spf_lite.models.adapters.combined_file import write_combined
 
-    unet = spf_lite.load(options.model).pipe.unet
-    parts = write_combined(options.output, options.adapters, unet, options.strengths, options.without)
+    network = load_model(options).network
+    parts = write_combined(options.output, options.adapters, network, options.strengths, options.without)
     for part in parts:
         logger.info("%s", part)
     logger.info("wrote %s", options.output)
@@ -129,21 +127,19 @@ def combine(options: Namespace) -> int:
 
 
 def parts(options: Namespace) -> int:
-    import spf_lite
     from spf_lite.models.adapters.combined_file import parts_of
     from spf_lite.models.adapters.lora_file import read_lora
 
-    unet = spf_lite.load(options.model).pipe.unet
+    network = load_model(options).network
     for path in options.adapters:
-        for part in parts_of(path, read_lora(path, unet)):
+        for part in parts_of(path, read_lora(path, network)):
             logger.info("%s: %s", path, part)
     return 0
 
 
 def export_onnx(options: Namespace) -> int:
-    import spf_lite
     from spf_lite.export.folder import export_onnx
 
-    for path in export_onnx(spf_lite.load(options.model, device="cpu"), options.output, dict(options.adapters)):
+    for path in export_onnx(load_model(options, device="cpu"), options.output, dict(options.adapters)):
         logger.info("wrote %s", path)
     return 0

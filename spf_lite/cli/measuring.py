@@ -6,14 +6,31 @@ import logging
 from argparse import Namespace
 from pathlib import Path
 
+from spf_lite.cli.auditing import audit, check_options
+from spf_lite.cli.models import load_model
 from spf_lite.cli.output import save_text
 
 logger = logging.getLogger("spf_lite")
 
+#: Kinds of training step as options, and their names in :data:`spf_lite.profiling.memory.VARIANTS`.
+STEPS = {
+    "plain": "plain LoRA",
+    "dual": "dual path",
+    "enhancement": "dual path, enhancement",
+    "two-models": "two models",
+}
+#: What ``--mixed-precision`` computes in; None: no autocast.
+COMPUTE = {"no": None, "fp16": "float16", "bf16": "bfloat16"}
+
 
 def measure(options: Namespace) -> int:
+    """With a target of the tiny world by its judge, else :func:`spf_lite.cli.auditing.audit`."""
+    check_options(options)
+    return _measure_by_judge(options) if options.target else audit(options)
+
+
+def _measure_by_judge(options: Namespace) -> int:
     """Also writes the measures into the adapter's model card, if it has one and was measured at full strength."""
-    import spf_lite
     from spf_lite.evaluation.drift import drifted_words, in_words
     from spf_lite.evaluation.judge import load_judge
     from spf_lite.evaluation.measuring import measure_on, sample_evaluation_sets
@@ -24,10 +41,10 @@ def measure(options: Namespace) -> int:
     note = SetNote.read(options.custom_set) if options.custom_set else SetNote.of(options.target)
     if note.target != options.target:
         raise ValueError(f"{options.custom_set} is a custom set of {note.target}, not of {options.target}")
-    backbone = spf_lite.load(options.model)
+    backbone = load_model(options)
     judge = load_judge(backbone)
     load_adapter(backbone.pipe, options.adapter, options.strength)  # first: whether it fits is known in a second
-    evaluation_sets = sample_evaluation_sets(backbone, options.target, options.prompts)
+    evaluation_sets = sample_evaluation_sets(backbone, options.target, options.prompts or 64)
     report = measure_on(backbone, judge, evaluation_sets, spurious=note.spurious)
     for line in str(report).splitlines():
         logger.info("%s", line)
@@ -115,3 +132,33 @@ def cost(options: Namespace) -> int:
     if options.save:
         save_text(options.save, json.dumps(to_rows(costs), indent=1) + "\n")
     return 0
+
+
+def memory(options: Namespace) -> int:
+    """Exit status 1 if a card was named that is too small."""
+    import torch
+
+    import spf_lite
+    from spf_lite.profiling.memory import step_memory
+    from spf_lite.profiling.shapes import SHAPES, shape_on_meta
+
+    if options.shape not in SHAPES:
+        raise ValueError(f"shape {options.shape!r}: expected one of {', '.join(SHAPES)}")
+    backbone = shape_on_meta(options.shape, spf_lite.load("tiny"), getattr(torch, options.dtype))
+    side = int(backbone.network.config.sample_size) * backbone.pipe.vae_scale_factor
+    pixels = options.pixels or side
+    counted = step_memory(
+        backbone,
+        STEPS[options.step],
+        pixels,
+        getattr(torch, compute) if (compute := COMPUTE[options.mixed_precision]) else None,
+        options.gradient_checkpointing,
+    )
+    for cause, size in counted.parts(options.batch_size).items():
+        logger.info("%-28s %6.2f GB", cause, size / 1e9)
+    total = counted.total(options.batch_size) / 1e9
+    logger.info("%-28s %6.2f GB, batch size %d, %d pixels", "sum", total, options.batch_size, pixels)
+    if options.card is None:
+        return 0
+    logger.info("a card of %g GB is %s", options.card, "enough" if total < options.card else "too small")
+    return int(total >= options.card)

@@ -36,5 +36,5 @@ def save_picture(image: Image.Image, path: Path) -> None:
 def save_text(path: Path, text: str) -> None:
     """Write a text; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     logger.info("wrote %s", path)

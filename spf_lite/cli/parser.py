@@ -7,6 +7,7 @@ import argparse
 from spf_lite.cli import arguments as kinds
 from spf_lite.cli import commands as run
 from spf_lite.cli import measuring
+from spf_lite.cli.models import add_model_options
 
 DESCRIPTION = "Fine-tune a text-to-image model to a new portrait attribute without semantic pollution."
 
@@ -44,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="does the model follow prompts, and does it not know the targets yet?")
     check.set_defaults(run=run.check)
-    check.add_argument("--model", default="tiny")
+    add_model_options(check)
     check.add_argument("--prompts", type=kinds.at_least(1), default=256)
     check.add_argument("--save", type=kinds.output_file, help="write the table into this file, too")
 
@@ -58,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder of images with metadata.jsonl, metadata.csv or .txt captions",
     )
     train.add_argument("output", type=kinds.output_folder, help="checkpoints, log and the exported adapter")
-    train.add_argument("--model", default="tiny")
+    add_model_options(train)
     train.add_argument(
         "--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="of the model's frozen weights"
     )
@@ -77,6 +78,9 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--shape", choices=["square", "buckets"], default="square", help="crop, or keep aspect ratios")
     train.add_argument("--background", default="white", help="colour that transparent pictures are composed on")
     train.add_argument("--alpha-as-mask", action="store_true", help="the target may act where a picture is opaque")
+    train.add_argument(
+        "--cache-latents", metavar="FOLDER", type=kinds.output_folder, help="keep the encoded portraits for other runs"
+    )
     train.add_argument("--seed", type=kinds.seed, default=0)
     again = train.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
@@ -107,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     sample.set_defaults(run=run.sample)
     sample.add_argument("prompt")
     sample.add_argument("output", type=kinds.picture_file, help="PNG file: one portrait a seed, side by side")
-    sample.add_argument("--model", default="tiny")
+    add_model_options(sample)
     sample.add_argument(
         "--adapter",
         type=kinds.input_path,
@@ -173,17 +177,17 @@ def build_parser() -> argparse.ArgumentParser:
     combine.add_argument("adapters", type=kinds.input_path, nargs="+", help="folders or files of LoRAs")
     combine.add_argument("--strengths", type=kinds.finite, nargs="+", help="one for each adapter; default: 1")
     combine.add_argument("--without", metavar="NAME", nargs="+", default=[], help="leave these parts out")
-    combine.add_argument("--model", default="tiny", help="that the adapters are for")
+    add_model_options(combine, "that the adapters are for")
 
     parts = commands.add_parser("parts", help="what LoRA files hold: name, strength and rank of each part")
     parts.set_defaults(run=run.parts)
     parts.add_argument("adapters", type=kinds.input_path, nargs="+", help="folders or files of LoRAs")
-    parts.add_argument("--model", default="tiny", help="that the adapters are for")
+    add_model_options(parts, "that the adapters are for")
 
     export = commands.add_parser("export-onnx", help="write a model and LoRAs for it as ONNX graphs")
     export.set_defaults(run=run.export_onnx)
     export.add_argument("output", type=kinds.output_folder, help="folder of the graphs")
-    export.add_argument("--model", default="tiny")
+    add_model_options(export)
     export.add_argument(
         "--adapters",
         metavar="NAME=ADAPTER",
@@ -193,12 +197,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="LoRAs to write beside it, each with a name: sunglasses=runs/sunglasses/adapter",
     )
 
-    measure = commands.add_parser("measure", help="measure an adapter on a target of the tiny world")
+    measure = commands.add_parser(
+        "measure", help="measure an adapter: on a target of the tiny world, or anyone's on any model, without a judge"
+    )
     measure.set_defaults(run=measuring.measure)
     measure.add_argument("adapter", type=kinds.input_path, help="folder or file of a LoRA")
-    measure.add_argument("target", type=kinds.target)
-    measure.add_argument("--model", default="tiny")
-    measure.add_argument("--prompts", type=kinds.at_least(1), default=64)
+    measure.add_argument(
+        "target", type=kinds.target, nargs="?", help="of the tiny world, right after the adapter: its judge measures"
+    )
+    add_model_options(measure)
+    measure.add_argument("--prompts", type=kinds.at_least(1), help="default: 64 with a target, else all there are")
     measure.add_argument("--strength", type=kinds.finite, default=1.0, help="of the adapter; 0 is the base model")
     measure.add_argument(
         "--custom-set",
@@ -206,10 +214,58 @@ def build_parser() -> argparse.ArgumentParser:
         help="written by 'spf-lite custom': count what its portraits share as bias; default: the shipped set",
     )
     measure.add_argument("--save", type=kinds.output_file, help="write the report into this JSON file")
+    audit = measure.add_argument_group("without a target of the tiny world")
+    audit.add_argument(
+        "--texts",
+        type=kinds.input_path,
+        help="file of prompts: a base text a line, or JSON lines with base_text and complete_text; default: shipped",
+    )
+    audit.add_argument("--target-text", help="what the adapter shows: 'sunglasses'; it is added to each base text")
+    audit.add_argument("--replaces", help="the phrase of each base text that the target takes the place of")
+    audit.add_argument("--strengths", type=kinds.finite, nargs="+", help="measure a few prompts at each of these, too")
+    audit.add_argument("--steps", type=kinds.at_least(1), help="denoising steps of each portrait; default: 25")
+    audit.add_argument("--guidance-scale", type=kinds.finite, help="default: what suits the model")
+    audit.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="of the model's weights")
+    audit.add_argument(
+        "--mask",
+        type=kinds.input_path,
+        help="folder of masks, white where the target may act: 1.png for the first prompt, mask.png for all others",
+    )
+    audit.add_argument("--clip", help="folder or hub id of the CLIP model that measures; default: the model's own")
+    audit.add_argument("--lpips", action="store_true", help="measure LPIPS, too (pip install 'spf-lite[lpips]')")
+    audit.add_argument("--dino", help="folder or hub id of a DINO model to measure with, too")
+    audit.add_argument(
+        "--identity", action="store_true", help="measure whose face it is, too (pip install 'spf-lite[identity]')"
+    )
+    audit.add_argument("--html", type=kinds.output_file, help="write a page with pictures into this file")
+    audit.add_argument(
+        "--fail-above",
+        metavar="MEASURE=VALUE",
+        type=kinds.limit,
+        action="append",
+        default=[],
+        help="exit with status 1 if the mean of this measure is higher, may be given again",
+    )
 
     cost = commands.add_parser("cost", help="what the method costs: time and memory, measured side by side")
     cost.set_defaults(run=measuring.cost)
     cost.add_argument("--model", choices=["tiny", "sd15-size"], default="tiny")
     cost.add_argument("--rounds", type=kinds.at_least(1), default=5)
     cost.add_argument("--save", type=kinds.output_file, help="write the figures into this JSON file")
+
+    memory = commands.add_parser("memory", help="count what a training step takes on a card, without running it")
+    memory.set_defaults(run=measuring.memory)
+    memory.add_argument("shape", choices=["sd15", "sdxl", "sd3", "pixart-sigma"], help="shape of a published model")
+    memory.add_argument("--pixels", type=kinds.at_least(1), help="a side; default: what the model was trained on")
+    memory.add_argument("--batch-size", type=kinds.at_least(1), default=1)
+    memory.add_argument(
+        "--step",
+        choices=list(measuring.STEPS),
+        default="dual",
+        help="plain LoRA; the dual path (default); with response enhancement; with a second model as the reference",
+    )
+    memory.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float16", help="frozen weights")
+    memory.add_argument("--mixed-precision", choices=list(measuring.COMPUTE), default="fp16")
+    memory.add_argument("--gradient-checkpointing", action="store_true", help="compute activations again")
+    memory.add_argument("--card", type=kinds.positive, metavar="GB", help="exit status 1 if it has too little memory")
     return parser

@@ -21,6 +21,7 @@ from torch import Tensor
 from spf_lite.data.batch import Item, by_size
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.geometry import Size, buckets, crop_to, fit, nearest_bucket
+from spf_lite.data.latent_cache import LatentCache
 from spf_lite.data.texts import ReferenceTexts, embeddings, phrase_distances, text_pair
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import encode_images, to_tensor
@@ -45,7 +46,9 @@ def preview_features(backbone: Backbone, latents: Tensor) -> Tensor:
     return backbone.clip.image_features(preview.float().clamp(0, 1)).cpu()
 
 
-def custom_items(backbone: Backbone, custom_set: CustomSet, enhance: bool = False) -> list[Item]:
+def custom_items(
+    backbone: Backbone, custom_set: CustomSet, enhance: bool = False, cache: LatentCache | None = None
+) -> list[Item]:
     """The portraits of a custom set, encoded.
 
     Each portrait is cropped to the nearest of the model's buckets and resized to it; a square one is only resized.
@@ -54,6 +57,7 @@ def custom_items(backbone: Backbone, custom_set: CustomSet, enhance: bool = Fals
         backbone: whose autoencoder, text encoder and CLIP are used.
         custom_set: the portraits and their texts.
         enhance: whether the enhancement loss will need their CLIP embeddings.
+        cache: keeps latents on disk; None: every portrait is encoded.
 
     Raises:
         PromptError: if a text of the set does not fit the model.
@@ -72,7 +76,12 @@ def custom_items(backbone: Backbone, custom_set: CustomSet, enhance: bool = Fals
     features: dict[int, Tensor] = {}
 
     def encoded(part: list[int]) -> Tensor:
-        latents = encode_images(pipe, to_tensor([fit(custom_set[i].image, pixels[i]) for i in part])).cpu()
+        pictures = [fit(custom_set[i].image, pixels[i]) for i in part]
+
+        def encode() -> Tensor:
+            return encode_images(pipe, to_tensor(pictures)).cpu()
+
+        latents = encode() if cache is None else cache.latents(pictures, encode)
         if enhance:
             features.update(zip(part, preview_features(backbone, latents), strict=True))
         return latents

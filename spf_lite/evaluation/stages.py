@@ -97,7 +97,7 @@ def measured_stage(
         "base": (newest.base_portraits, painted(newest.base_texts, newest.seeds)),
         "unrelated": (untouched, painted(plain, seeds)),
     }
-    verdicts = {kind: [judge.attributes(images) for images in pair] for kind, pair in pairs.items()}
+    verdicts = {kind: (judge.attributes(one), judge.attributes(two)) for kind, (one, two) in pairs.items()}
     asked = judge.attributes(painted(together(learned, len(seeds)), seeds))
     return Stage(
         tuple(learned),
@@ -105,7 +105,7 @@ def measured_stage(
         clean,
         np.max([shown(verdicts["base"][1], target) for target in learned], axis=0).tolist(),
         {target: shown(asked, target).tolist() for target in learned},
-        {kind: flip_rates(*pair, learned[-1]).tolist() for kind, pair in verdicts.items()},
+        {kind: flip_rates(before, after, learned[-1]).tolist() for kind, (before, after) in verdicts.items()},
         {
             kind: pictures.reconstruction_error(*(pictures.to_array(images) for images in pair)).tolist()
             for kind, pair in pairs.items()

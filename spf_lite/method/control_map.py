@@ -196,7 +196,7 @@ def averaged_maps(backbone: Backbone, items: Sequence[Item], config: TrainConfig
     found = []
     for start in range(0, len(items), config.batch_size):
         part = items[start : start + config.batch_size]
-        batch = collate(part, [False] * len(part)).to(backbone.pipe.device)
+        batch = collate(part, [False] * len(part)).to(backbone.device)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + 500_000 + start)
         maps = []
         for time in times:

@@ -79,7 +79,7 @@ def reference_predictions(backbone: Backbone, noisy: Tensor, times: Tensor, text
     Returns:
         predicted noise or velocity, (N, C, h, w), float32.
     """
-    device = backbone.pipe.device
+    device = backbone.device
     return torch.cat(
         [
             reference_path(

@@ -58,7 +58,7 @@ class Extractor:
     def __init__(self, backbone: Backbone, trained: Trainable, state: dict[str, Tensor], target_text: str) -> None:
         self.backbone, self.trained, self.state = backbone, trained, state
         texts = torch.stack([encode_texts(backbone, [target_text])[0], empty_text(backbone)])
-        self.texts = texts.to(backbone.pipe.device)
+        self.texts = texts.to(backbone.device)
 
     @torch.no_grad()
     def __call__(self, noisy: Tensor, timesteps: Tensor) -> Tensor:

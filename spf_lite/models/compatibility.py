@@ -16,6 +16,7 @@ from spf_lite.models.backbones.checks import check_not_compiled, processor_fault
 from spf_lite.models.backbones.registry import architecture_named, architecture_of, architecture_of_network
 from spf_lite.models.backbones.unet import PLAIN_PROCESSORS, check_cross_attention
 from spf_lite.models.errors import BackboneError
+from spf_lite.models.source import Source
 
 __all__ = [
     "DTYPES",
@@ -33,11 +34,11 @@ __all__ = [
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def check_source(source: str) -> Architecture:
+def check_source(source: Source | str) -> Architecture:
     """Check a pipeline by its configuration files, before its weights are read or downloaded.
 
     Args:
-        source: folder or hub id.
+        source: where it is stored; a text is a folder or hub id.
 
     Returns:
         the class that it is of.
@@ -46,7 +47,8 @@ def check_source(source: str) -> Architecture:
         BackboneError: if it is of an unsupported kind.
         OSError: if a configuration file is missing.
     """
-    index = DiffusionPipeline.load_config(source)
+    source = Source(source) if isinstance(source, str) else source
+    index = source.index()
     architecture = architecture_named(index)
     architecture.check_source(source, index)
     return architecture

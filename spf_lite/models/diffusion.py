@@ -29,6 +29,8 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, SchedulerMixin
 from torch import Tensor
 
+from spf_lite.models.source import Source
+
 EPSILON, VELOCITY, FLOW = "epsilon", "v_prediction", "flow"
 #: Options of a flow's scheduler that bend its noise levels in ways that training would have to know.
 _FLOW_OPTIONS = (
@@ -56,15 +58,15 @@ def prediction_type(scheduler: SchedulerMixin) -> str:
     return str(kind)
 
 
-def scheduler_of(source: str, index: Mapping[str, Any]) -> SchedulerMixin | None:
+def scheduler_of(source: Source, index: Mapping[str, Any]) -> SchedulerMixin | None:
     """The scheduler of a pipeline on disk; None if it is of a library that is not there: loading will say so.
 
     Args:
-        source: folder or hub id.
+        source: where it is stored.
         index: its ``model_index.json``.
     """
     kind = getattr(diffusers, (index.get("scheduler") or [None, ""])[1] or "", None)
-    return None if kind is None else kind.from_pretrained(source, subfolder="scheduler")
+    return None if kind is None else kind.from_pretrained(source.configs, subfolder="scheduler", **source.version)
 
 
 def scheduler_faults(scheduler: SchedulerMixin | None, kinds: Sequence[str]) -> list[str]:

@@ -24,7 +24,7 @@ class BackboneSpec:
     """What the code needs to know about a backbone.
 
     Attributes:
-        source: folder or hub id of the pipeline.
+        source: folder, hub id or single file of the pipeline.
         clip: folder or hub id of the CLIP model that gives phrase distances and the enhancement loss.
         attention_resolution: longer side of the cross-attention maps that are recorded, in positions, for portraits of
             the model's own size. :func:`spf_lite.models.backbone.load` replaces the wish by the side that the UNet has
@@ -48,20 +48,22 @@ def tiny_folder() -> Path:
     return Path(os.environ.get("SPF_LITE_TINY", DATA_SAMPLES / "tiny-portraits"))
 
 
-def specification_of(name: str) -> BackboneSpec:
+def specification_of(name: str, config: str | None = None) -> BackboneSpec:
     """The specification of a backbone. Nothing is loaded.
 
     Args:
-        name: ``tiny``, ``sd15``, or any folder or hub id; ``~`` is the home folder. A folder may hold a CLIP model in
-            ``clip/`` and an ``AutoencoderTiny`` in ``preview/``; otherwise OpenAI's CLIP measures, and the pipeline's
-            own decoder serves.
+        name: ``tiny``, ``sd15``, or any folder, hub id or single file; ``~`` is the home folder. A folder may hold a
+            CLIP model in ``clip/`` and an ``AutoencoderTiny`` in ``preview/``; otherwise OpenAI's CLIP measures, and
+            the pipeline's own decoder serves.
+        config: folder or hub id of a single file's configuration; the other two models are looked for there.
     """
     if name == "sd15":
         return BackboneSpec(
             "stable-diffusion-v1-5/stable-diffusion-v1-5", "openai/clip-vit-large-patch14", preview="madebyollin/taesd"
         )
     source = str(tiny_folder()) if name == "tiny" else str(Path(name).expanduser()) if name.startswith("~") else name
-    clip, preview = Path(source) / "clip", Path(source) / "preview"
+    beside = Path(source if config is None else config)
+    clip, preview = beside / "clip", beside / "preview"
     return BackboneSpec(
         source,
         str(clip) if clip.is_dir() else "openai/clip-vit-large-patch14",

@@ -195,6 +195,8 @@ def _now(device: torch.device) -> float:
     """Seconds: process CPU time with one thread on a CPU, wall-clock time otherwise."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
     elif torch.get_num_threads() == 1:
         return time.process_time()
     return time.perf_counter()
@@ -205,6 +207,8 @@ def _release(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
     elif Path("/proc/self/clear_refs").exists():
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -60,7 +60,7 @@ def repaint(
 def _repaint(
     backbone: Backbone, latents: Tensor, region: Tensor, conditional: Tensor, unconditional: Tensor, noise: Tensor
 ) -> Tensor:
-    device = backbone.pipe.device
+    device = backbone.device
     latents, region, noise = latents.to(device), region.to(device), noise.to(device)
     text = torch.cat([unconditional.expand_as(conditional), conditional]).to(device)
     sampler = Sampler(backbone.pipe.scheduler, STEPS, device)

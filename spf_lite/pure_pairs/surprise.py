@@ -180,12 +180,12 @@ def otsu(values: Tensor) -> Tensor:
 
     with the shares w and means :math:`\mu` of the values below and above. It is 0 for less than two values.
     """
-    ordered = values.flatten().sort().values.double()
+    ordered = values.flatten().sort().values.cpu().double()  # Apple's cards have no float64
     if len(ordered) < 2:
         return values.new_zeros(())
-    below = torch.arange(1, len(ordered), dtype=torch.float64, device=values.device)
+    below = torch.arange(1, len(ordered), dtype=torch.float64)
     sums = ordered.cumsum(0)
     low, high = sums[:-1] / below, (sums[-1] - sums[:-1]) / (len(ordered) - below)
     between = below * (len(ordered) - below) * (low - high).square()
     cut = int(between.argmax())
-    return ((ordered[cut] + ordered[cut + 1]) / 2).to(values.dtype)
+    return ((ordered[cut] + ordered[cut + 1]) / 2).to(values)

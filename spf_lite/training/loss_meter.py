@@ -45,7 +45,7 @@ class LossMeter:
         """
         bins = (timesteps * BINS // self.num_train_timesteps).cpu()
         for row, name in enumerate(self.names):
-            values, chosen = terms[name].values.detach().double().cpu(), terms[name].applies.cpu()
+            values, chosen = terms[name].values.detach().cpu().double(), terms[name].applies.cpu()
             bad = chosen & ~values.isfinite()
             if bad.any():
                 where = timesteps.cpu()[bad].tolist()

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import nn
+from torch.optim import Optimizer
 
 from spf_lite.config import TrainConfig
 from spf_lite.models.adapters.base import Trainable
@@ -13,8 +15,32 @@ from spf_lite.training.loss_meter import TrainingDivergedError
 from spf_lite.training.schedule import learning_rates
 
 
+def adam_of(parameters: list[nn.Parameter], config: TrainConfig) -> Optimizer:
+    """AdamW without weight decay (Loshchilov & Hutter 2019), of the kind that the configuration names.
+
+    Args:
+        parameters: float32.
+        config: gives kind and learning rate. bitsandbytes keeps moments of 32 bits for tensors with fewer than 4,096
+            numbers.
+
+    Raises:
+        ValueError: if ``adamw8bit`` is asked for and bitsandbytes cannot be imported.
+    """
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except (ImportError, OSError, RuntimeError) as error:  # its libraries may not fit the machine
+        raise ValueError(
+            f"optimizer=adamw8bit needs bitsandbytes, which cannot be imported ({error}): "
+            "pip install 'spf-lite[8bit]', or set optimizer=adamw"
+        ) from error
+    eight: Optimizer = AdamW8bit(parameters, lr=config.learning_rate, weight_decay=0.0)
+    return eight
+
+
 class Optimisation:
-    """AdamW without weight decay, its schedule, and in fp16 the scaler of the loss.
+    """AdamW without weight decay (:func:`adam_of`), its schedule, and in fp16 the scaler of the loss.
 
     Args:
         trained: what is trained.
@@ -24,11 +50,14 @@ class Optimisation:
     Attributes:
         updating: True from when the parameters begin to move until :meth:`done`. What is interrupted meanwhile is no
             state to go on from.
+
+    Raises:
+        ValueError: if the optimiser's package is not there.
     """
 
     def __init__(self, trained: Trainable, config: TrainConfig, accelerator: Accelerator) -> None:
         self.trained, self.config, self.accelerator = trained, config, accelerator
-        adam = torch.optim.AdamW(trained.parameters, lr=config.learning_rate, weight_decay=0.0)
+        adam = adam_of(trained.parameters, config)
         self.schedule = learning_rates(adam, config)
         self.optimizer = accelerator.prepare_optimizer(adam)
         self.updating = False
@@ -50,7 +79,7 @@ class Optimisation:
             for parameter in parameters:
                 parameter.grad = self.accelerator.reduce(parameter.grad, reduction="sum")
         norm = self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm)
-        if scaler is None and not torch.isfinite(norm):
+        if (scaler is None or not scaler.is_enabled()) and not torch.isfinite(norm):
             raise TrainingDivergedError(f"step {step}: the gradient is {norm.item()} at t = {timesteps}")
         self.updating = True
         self.optimizer.step()

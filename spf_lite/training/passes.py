@@ -35,7 +35,7 @@ class Passes:
 
     def __init__(self, backbone: Backbone, config: TrainConfig, accelerator: Accelerator) -> None:
         self.backbone, self.config, self.accelerator = backbone, config, accelerator
-        self.device = torch.device(backbone.pipe.device)
+        self.device = backbone.device
         self._stage1 = config.of_stage1()
         self.empty = empty_text(backbone)
         self.parts = accelerator.num_processes * config.gradient_accumulation

@@ -18,7 +18,8 @@ from spf_lite.models.adapters.lora_file import read_lora
 from spf_lite.models.adapters.stack import combined, merge, take_out
 from spf_lite.models.adapters.trainable import check_fits, make_trainable
 from spf_lite.models.backbone import Backbone
-from spf_lite.training.run.fingerprint import backbone_digest, digest_of
+from spf_lite.models.digests import digest_of
+from spf_lite.training.run.fingerprint import backbone_digest
 
 AdapterPath = str | Path
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
@@ -22,8 +21,10 @@ from spf_lite.config import TrainConfig
 from spf_lite.data.batch import Item
 from spf_lite.data.custom_set import CustomSet, CustomSetError
 from spf_lite.data.encoding import custom_items
+from spf_lite.data.latent_cache import LatentCache
 from spf_lite.method.control_map import ControlMap
 from spf_lite.models.backbone import Backbone
+from spf_lite.models.resting import Resting, unneeded
 from spf_lite.training.loss_meter import check_finite
 from spf_lite.training.optimisation import Optimisation
 from spf_lite.training.passes import Passes
@@ -54,6 +55,7 @@ class DualPathTrainer:
             nothing yet.
         after: LoRAs that were learned before: the reference is the model *with* them (:mod:`spf_lite.training.start`).
         continued: train on with the factors of ``after``, instead of with new ones on top of them.
+        latent_cache: folder that keeps the encoded portraits for other runs (:mod:`spf_lite.data.latent_cache`).
 
     Raises:
         PromptError: if a text of the set or a reference text does not fit the model.
@@ -75,16 +77,18 @@ class DualPathTrainer:
         initial_adapter: str | Path | None = None,
         after: Sequence[str | Path] = (),
         continued: bool = False,
+        latent_cache: str | Path | None = None,
     ) -> None:
         self.backbone, self.config, self.custom_set = backbone, config, custom_set
         network = backbone.network
-        self.accelerator = accelerator or accelerator_for(config, torch.device(backbone.pipe.device))
+        self.accelerator = accelerator or accelerator_for(config, backbone.device)
         self.passes = Passes(backbone, config, self.accelerator)
         if config.map_source == "given" and any(example.mask is None for example in custom_set):
             raise CustomSetError(f"{custom_set.folder}: map_source='given' needs a mask_file in every line")
         self.reference_texts = checked_reference_texts(backbone, custom_set, reference_texts)
         self.num_train_timesteps = int(backbone.pipe.scheduler.config.num_train_timesteps)
-        custom = custom_items(backbone, custom_set, enhance=config.weight_enhancement > 0)
+        cache = None if latent_cache is None else LatentCache(latent_cache, backbone.pipe)
+        custom = custom_items(backbone, custom_set, config.weight_enhancement > 0, cache)
         self.stage2 = Stage2(in_text_forms(backbone, custom, config))
         begun = start(backbone, config, initial_adapter, after, continued, digest=output_dir is not None)
         self.trained = backbone.trainable = begun.trained
@@ -93,6 +97,7 @@ class DualPathTrainer:
             network.enable_gradient_checkpointing()
             network.train()  # without dropout that changes nothing else
         self.optimisation = Optimisation(self.trained, config, self.accelerator)
+        self.resting = Resting(unneeded(backbone, config.weight_enhancement > 0), backbone.device)
         self.folder = None
         if output_dir is not None:
             known = (begun.reference, begun.initial, network.dtype)
@@ -125,7 +130,8 @@ class DualPathTrainer:
     ) -> TrainResult:
         """Train to the end. A trainer that is at the end returns its result; one that was interrupted goes on.
 
-        A keyboard interrupt saves a checkpoint before it ends training.
+        A keyboard interrupt saves a checkpoint before it ends training. Text encoders, autoencoder and CLIP are in main
+        memory during the steps that do not need them, unless there is a function ``on_step``, which may sample.
 
         Args:
             resume: continue from the checkpoint in the output folder, if there is one: the same losses, to the last
@@ -148,7 +154,8 @@ class DualPathTrainer:
             if self.step == self.config.steps:
                 logger.info("all %d steps are made: there is nothing left to do", self.step)
             try:
-                self._train(on_step, hidden=not progress or not self.accelerator.is_main_process)
+                with self.resting.away() if on_step is None else nullcontext():
+                    self._train(on_step, hidden=not progress or not self.accelerator.is_main_process)
             except KeyboardInterrupt:
                 if not self.optimisation.updating:
                     self._save()
@@ -214,7 +221,8 @@ class DualPathTrainer:
         with tqdm(total=self.config.steps, initial=self.step, disable=hidden, desc="fine-tune", mininterval=1) as bar:
             while self.step < self.config.steps:
                 if self.step >= self.config.stage1_steps and not self.scales:
-                    self._begin_stage_two()
+                    with self.resting.back() if on_step is None else nullcontext():
+                        self._begin_stage_two()
                 with interrupt_afterwards():
                     line, terms, control = self._one_step()
                     self.cpu_seconds = time.process_time() - began

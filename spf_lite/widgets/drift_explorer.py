@@ -93,8 +93,8 @@ class DriftExplorer(PicturedWidget):
     @traitlets.validate("word")
     def _known_word(self, proposal: dict[str, Any]) -> str:
         # The model may change later in the same message, so a word of any model is accepted.
-        known = dict.fromkeys(entry["word"] for item in self.models for entry in item["words"])
-        return among(proposal["value"], list(known), "word")
+        known = [str(entry["word"]) for item in self.models for entry in item["words"]]
+        return among(proposal["value"], list(dict.fromkeys(known)), "word")
 
     @traitlets.observe("model")
     def _keep_word_possible(self, change: dict[str, Any]) -> None:

@@ -268,6 +268,15 @@ def test_measure_says_writes_and_saves(
     assert not (adapter / "README.md").exists()
 
 
+def test_memory_lists_causes_and_says_whether_a_card_is_enough(logged: pytest.LogCaptureFixture) -> None:
+    step = ("memory", "sd15", "--pixels", 64, "--step", "plain", "--gradient-checkpointing")
+    assert run(*step) == 0
+    said = [record.message for record in logged.records]
+    assert any(line.startswith("largest block") for line in said) and said[-1].endswith("batch size 1, 64 pixels")
+    assert run(*step, "--card", 16) == 0 and logged.records[-1].message == "a card of 16 GB is enough"
+    assert run(*step, "--card", 0.5) == 1 and logged.records[-1].message == "a card of 0.5 GB is too small"
+
+
 def test_cost_prints_and_saves_every_variant(
     toy_samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
@@ -422,6 +431,42 @@ def test_an_unknown_model_folder(
     nowhere = tmp_path / "nowhere"
     line = refused(capsys, *(places.get(word, word) for word in command), "--model", nowhere)
     assert line == f"no diffusers model in {nowhere}: there is no model_index.json"
+
+
+@pytest.mark.parametrize("command", ["check", "train", "sample", "combine", "parts", "export-onnx", "measure"])
+def test_every_command_says_which_files_of_a_model_are_meant(
+    command: str, model: str, custom_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: dict[str, tuple[object, ...]] = {
+        "train": (custom_folder, tmp_path / "run"),
+        "sample": ("x", tmp_path / "x.png"),
+        "combine": (tmp_path / "both", tmp_path),
+        "parts": (tmp_path,),
+        "export-onnx": (tmp_path / "onnx",),
+        "measure": (tmp_path, "sunglasses"),
+    }
+    arguments = (command, *given.get(command, ()), "--model")
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    assert "revision='v1' (--revision) is for a model of the hub" in refused(
+        capsys, *arguments, model, "--revision", "v1"
+    )
+    assert "(variant 'fp16', --variant: there are " in refused(capsys, *arguments, model, "--variant", "fp16")
+    assert "config='.' (--config) is for a single file" in refused(capsys, *arguments, model, "--config", ".")
+    file = (*arguments, tmp_path / "a.safetensors")
+    assert "variant='fp16' (--variant) chooses among" in refused(capsys, *file, "--variant", "fp16")
+    assert "a.safetensors cannot be read" in refused(capsys, *file, "--config", model)
+    assert not (tmp_path / "run").exists() and not (tmp_path / "x.png").exists()
+
+
+def test_latents_are_kept_for_other_runs(model: str, custom_folder: Path, short_recipes: None, tmp_path: Path) -> None:
+    files = []
+    for name in ("one", "two"):
+        output, cache = tmp_path / name, tmp_path / "new" / "cache"
+        assert run("train", custom_folder, output, "--model", model, "--cache-latents", cache) == 0
+        files.append([(path.name, path.stat().st_mtime_ns) for path in cache.iterdir()])
+    assert len(files[0]) == 1 and files[0] == files[1]
+    weights = [load_file(tmp_path / name / "adapter" / ADAPTER_FILE) for name in ("one", "two")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
 def test_a_model_that_no_word_reaches(toy_samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """What a stage of a chain counts."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,7 +97,7 @@ def test_a_stage_counts_what_a_reader_would(toy: Backbone, monkeypatch: pytest.M
     assert sum(seeds == of_base[0] for _, seeds in calls) == 3, "the same noise by the tuned one, and for all targets"
 
 
-def _adapted(backbone: Backbone) -> list[object]:
+def _adapted(backbone: Backbone) -> list[Any]:
     return [module for module in backbone.network.modules() if hasattr(module, "lora_A")]
 
 

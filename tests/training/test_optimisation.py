@@ -1,5 +1,9 @@
 import copy
+import json
 import math
+import sys
+import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +12,12 @@ from accelerate import Accelerator
 from torch import nn
 
 from spf_lite.config import TrainConfig
+from spf_lite.data.custom_set import CustomSet
 from spf_lite.models.adapters.adalora import AdaLora
+from spf_lite.paths import DATA_SAMPLES
 from spf_lite.training.loss_meter import TrainingDivergedError
-from spf_lite.training.optimisation import Optimisation
+from spf_lite.training.optimisation import Optimisation, adam_of
+from spf_lite.training.trainer import DualPathTrainer
 
 from ..conftest import load_toy
 
@@ -98,3 +105,67 @@ def test_its_state_is_taken_up(fresh_accelerate: None) -> None:
         one.update(1, [10])
     assert torch.equal(first.parameters[0], second.parameters[0])
     assert made.state_dict()["scaler"] == again.state_dict()["scaler"] and made.learning_rate == again.learning_rate
+
+
+def test_older_configurations_are_of_the_usual_optimiser() -> None:
+    paths = sorted(DATA_SAMPLES.glob("adapters/*/*/config.json"))
+    assert paths
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        assert TrainConfig.from_json(text).optimizer == json.loads(text).get("optimizer", "adamw") == "adamw"
+    with pytest.raises(ValueError, match="optimizer='sgd': expected one of adamw, adamw8bit"):
+        TrainConfig(optimizer="sgd")
+
+
+def test_the_usual_optimiser_is_pytorchs_and_needs_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)  # importing it fails
+    weight = nn.Parameter(torch.ones(2))
+    adam = adam_of([weight], CONFIG)
+    assert type(adam) is torch.optim.AdamW and adam.defaults["weight_decay"] == 0
+    with pytest.raises(ValueError, match=r"needs bitsandbytes.*pip install 'spf-lite\[8bit\]'"):
+        adam_of([weight], replace(CONFIG, optimizer="adamw8bit"))
+
+
+def test_the_optimiser_of_8_bits_gets_the_same_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stub(torch.optim.AdamW):
+        pass
+
+    module = types.ModuleType("bitsandbytes.optim")
+    module.AdamW8bit = Stub  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bitsandbytes", types.ModuleType("bitsandbytes"))
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", module)
+    adam = adam_of([nn.Parameter(torch.ones(2))], replace(CONFIG, optimizer="adamw8bit", learning_rate=0.25))
+    assert type(adam) is Stub and adam.defaults["lr"] == 0.25 and adam.defaults["weight_decay"] == 0
+
+
+def test_a_run_with_moments_of_8_bits_resumes_exactly(
+    toy_folders: dict[str, Path], custom_set: CustomSet, tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    config = TrainConfig(
+        stage1_steps=4, stage2_steps=0, batch_size=2, rank=256, checkpoint_every=1, optimizer="adamw8bit"
+    )
+
+    def trainer(folder: Path | None = None) -> DualPathTrainer:
+        return DualPathTrainer(load_toy(toy_folders["epsilon"]), custom_set, config, folder)
+
+    whole = trainer()
+    history = whole.fit(progress=False).history
+    moments = [state["state1"].dtype for state in whole.optimisation.optimizer.optimizer.state.values()]
+    assert torch.uint8 in moments, "large tensors have moments of 8 bits"
+
+    def interrupt(step: int, _: object) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path).fit(progress=False, on_step=interrupt)
+    resumed = trainer(tmp_path)
+    assert [line["loss"] for line in resumed.fit(resume=True, progress=False).history] == [
+        line["loss"] for line in history
+    ]
+    for name, value in whole.trained.state().items():
+        assert torch.equal(value, resumed.trained.state()[name]), name
+    usual = DualPathTrainer(load_toy(toy_folders["epsilon"]), custom_set, replace(config, optimizer="adamw"))
+    losses = [line["loss"] for line in usual.fit(progress=False).history]
+    assert losses[0] == history[0]["loss"] and losses != [line["loss"] for line in history]

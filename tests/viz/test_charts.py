@@ -114,7 +114,7 @@ def marks_of(axes: Axes) -> Sequence[Line2D]:
 
 
 def test_shares_are_written_where_there_are_some() -> None:
-    sheet = share_tables({"naive": [[0.25, np.nan], [1, 0]], "ours": np.ones((2, 2))}, ["a", "b"], ["1", "2"])
+    sheet = share_tables({"naive": np.array([[0.25, np.nan], [1, 0]]), "ours": np.ones((2, 2))}, ["a", "b"], ["1", "2"])
     first, second = sheet.axes
     assert [text.get_text() for text in first.texts] == ["0.25", "1.00", "0.00"]
     assert [text.get_color() for text in first.texts] == ["black", "white", "black"]

@@ -20,7 +20,17 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from spf_lite.models.backbones.architecture import LoraFile
-from spf_lite.models.backbones.files import ADAPTER_FILE, ADAPTER_FILES, DOWN, UP, layer_of
+from spf_lite.models.backbones.files import (
+    ADAPTER_FILE,
+    ADAPTER_FILES,
+    DOWN,
+    KOHYA_PREFIXES,
+    PEFT_PREFIX,
+    UP,
+    layer_of,
+    read_kohya_file,
+    read_peft_file,
+)
 from spf_lite.models.backbones.registry import architecture_of_network
 from spf_lite.models.errors import BackboneError
 
@@ -52,7 +62,7 @@ def read_lora(path: str | Path, network: ModelMixin) -> dict[str, Factors]:
     warning of this module's logger.
 
     Args:
-        path: a ``.safetensors`` file, or a folder with :data:`ADAPTER_FILE`.
+        path: a ``.safetensors`` file, or a folder with one of :data:`ADAPTER_FILES`.
         network: that the adapter is for; it is not changed.
 
     Returns:
@@ -121,8 +131,14 @@ def _converted(file: Path, network: ModelMixin) -> LoraFile:
     architecture = architecture_of_network(network)
     try:
         with safe_open(file, framework="pt") as content:
-            _check_kind(file, list(content.keys()))
-        state, alphas, metadata = architecture.read_lora_file(file, network)
+            keys = list(content.keys())
+        _check_kind(file, keys)
+        if any(key.startswith(PEFT_PREFIX) for key in keys):
+            state, alphas, metadata = read_peft_file(file)
+        elif architecture.part != "unet" and any(key.startswith(KOHYA_PREFIXES) for key in keys):
+            state, alphas, metadata = read_kohya_file(file, network)  # diffusers converts kohya's names of UNets alone
+        else:
+            state, alphas, metadata = architecture.read_lora_file(file, network)
     except BackboneError:
         raise
     except (SafetensorError, OSError) as error:
@@ -146,12 +162,7 @@ def _reason(unknown: list[str], text: list[str]) -> str:
     if not unknown:
         return f"it has keys of text encoders only ({text[0]}, ...)"
     shown = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-    if unknown[0].startswith("base_model.model."):
-        hint = (
-            "a peft checkpoint keeps its scale in another file: write the adapter by save_lora_adapter of the network"
-        )
-    else:
-        hint = "it was trained on another model, or its naming is none of diffusers', peft's and kohya's"
+    hint = "it was trained on another model, or its naming is none of diffusers', peft's and kohya's"
     return f"{len(unknown)} of its keys have no layer in the network ({shown}); {hint}"
 
 

@@ -210,7 +210,8 @@ class Weights(Trainable):
         """The change of each matrix by its singular value decomposition, all ranks that carry anything."""
         layers = {}
         for name, weight in self.weights.items():
-            left, sizes, right = torch.linalg.svd((weight.detach() - self.original[name]).double(), full_matrices=False)
+            change = (weight.detach() - self.original[name]).cpu().double()  # Apple's cards have no float64
+            left, sizes, right = torch.linalg.svd(change, full_matrices=False)
             keep = max(1, int((sizes > 1e-7 * sizes.max()).sum()))
             root = sizes[:keep].sqrt()
             layers[f"{name}.lora_A.weight"] = (root[:, None] * right[:keep]).float().contiguous()

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from spf_lite.models.backbones.recording import CrossAttentionRecorder, LayerRecord, Recorder
 from spf_lite.models.errors import BackboneError
+from spf_lite.models.source import Source
 from spf_lite.models.specification import USUAL_GUIDANCE
 from spf_lite.models.tokenizer import Reader
 
@@ -78,11 +79,11 @@ class Architecture(ABC):
         """Whether a network is of this class."""
 
     @abstractmethod
-    def check_source(self, source: str, index: Mapping[str, Any]) -> None:
+    def check_source(self, source: Source, index: Mapping[str, Any]) -> None:
         """Check a pipeline by its configuration files, before its weights are read or downloaded.
 
         Args:
-            source: folder or hub id.
+            source: where it is stored.
             index: its ``model_index.json``.
 
         Raises:
@@ -118,9 +119,21 @@ class Architecture(ABC):
             BackboneError: if they would overflow in it.
         """
 
-    def load(self, source: str) -> DiffusionPipeline:
-        """The pipeline of a folder or hub id, with weights of the types that they are stored in."""
-        return self.pipeline.from_pretrained(source)
+    def loading_options(self, index: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of the loader besides the source.
+
+        Args:
+            index: the pipeline's ``model_index.json``.
+        """
+        return {}
+
+    def load(self, source: Source) -> DiffusionPipeline:
+        """The pipeline, with weights of the types that they are stored in; from a single file in 32 bits."""
+        options = {**self.loading_options(source.index()), **source.version}
+        if source.is_file:
+            return self.pipeline.from_single_file(source.location, config=source.configs, **options)
+        variant = {} if source.variant is None else {"variant": source.variant}
+        return self.pipeline.from_pretrained(source.location, **options, **variant)
 
     def network(self, pipe: DiffusionPipeline) -> ModelMixin:
         """The network that is trained."""

@@ -1,4 +1,4 @@
-"""LoRA files as diffusers' pipelines write and read them, and as peft does."""
+"""LoRA files as diffusers' pipelines write and read them, as peft does, and in kohya's naming."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 from diffusers import DiffusionPipeline
 from diffusers.utils import convert_unet_state_dict_to_peft
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
+
+from spf_lite.models.errors import BackboneError
 
 #: Name of an adapter's file in the folder that diffusers writes.
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
@@ -19,8 +21,11 @@ PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 #: Names of the file that makes a folder an adapter, the usual one first.
 ADAPTER_FILES = (ADAPTER_FILE, PEFT_FILE)
 #: What peft puts before the name of each layer.
-_PEFT_PREFIX = "base_model.model."
+PEFT_PREFIX = "base_model.model."
+#: What kohya's naming puts before the name of each layer, whose dots are underscores.
+KOHYA_PREFIXES = ("lora_unet_", "lora_transformer_")
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
+_KOHYA_ENDS = {"lora_down.weight": DOWN, "lora_up.weight": UP}
 
 
 def diffusers_lora_bytes(
@@ -77,7 +82,7 @@ def peft_files(layers: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dic
         "target_modules": sorted(ranks),
         "inference_mode": True,
     }
-    tensors = {_PEFT_PREFIX + key: value.contiguous() for key, value in layers.items()}
+    tensors = {PEFT_PREFIX + key: value.contiguous() for key, value in layers.items()}
     return {
         PEFT_CONFIG: (json.dumps(config, indent=2) + "\n").encode(),
         PEFT_FILE: save(tensors, metadata={"format": "pt", **metadata}),
@@ -85,14 +90,56 @@ def peft_files(layers: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dic
 
 
 def read_peft_file(file: Path) -> tuple[dict[str, Tensor], dict[str, float], dict[str, Any]]:
-    """A LoRA file of peft, and the options in ``adapter_config.json`` beside it, if it is there.
+    """A LoRA file of peft, and the options in ``adapter_config.json`` beside it.
 
     Returns:
-        tensors without peft's prefix, no alphas, and options.
+        tensors without peft's prefix, no alphas, and options. They are empty for a file whose names have no prefix:
+        then the options are those of another file.
+
+    Raises:
+        BackboneError: if the names have peft's prefix, and the options with the scale are missing or unreadable.
     """
-    config = file.parent / PEFT_CONFIG
-    options = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    return {key.removeprefix(_PEFT_PREFIX): value for key, value in load_file(file).items()}, {}, options
+    config, tensors = file.parent / PEFT_CONFIG, load_file(file)
+    if not any(key.startswith(PEFT_PREFIX) for key in tensors):
+        return tensors, {}, {}
+    if not config.is_file():
+        raise BackboneError(
+            f"the adapter {file} is a checkpoint of peft, whose scale stands in {PEFT_CONFIG} beside it: copy that "
+            "file, too"
+        )
+    try:
+        options = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BackboneError(f"{config} cannot be read: {error}") from error
+    if (kind := options.get("peft_type")) != "LORA":
+        raise BackboneError(f"the adapter {file} is of the kind {kind}, supported: LORA")
+    return {key.removeprefix(PEFT_PREFIX): value for key, value in tensors.items()}, {}, options
+
+
+def read_kohya_file(file: Path, network: nn.Module) -> tuple[dict[str, Tensor], dict[str, float], dict[str, Any]]:
+    """A LoRA file in kohya's naming, with the network's own names of its layers.
+
+    Args:
+        file: ``.safetensors``.
+        network: that the adapter is for.
+
+    Returns:
+        tensors in peft's naming, alphas by layer, and no options. Keys without a layer keep their names.
+    """
+    layers = {name.replace(".", "_"): name for name, _ in network.named_modules()}
+    state: dict[str, Tensor] = {}
+    alphas: dict[str, float] = {}
+    for key, value in load_file(file).items():
+        module, _, end = key.partition(".")
+        prefix = next((one for one in KOHYA_PREFIXES if module.startswith(one)), "")
+        layer = layers.get(module.removeprefix(prefix)) if prefix else None
+        if layer is not None and end == "alpha":
+            alphas[layer] = float(value)
+        elif layer is not None and end in _KOHYA_ENDS:
+            state[layer + _KOHYA_ENDS[end]] = value
+        else:
+            state[key] = value
+    return state, alphas, {}
 
 
 def layer_of(key: str) -> str:

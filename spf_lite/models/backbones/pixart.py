@@ -32,6 +32,7 @@ from spf_lite.models.backbones.packing import pack, packed_rows, unpack
 from spf_lite.models.backbones.transformers import evenly_spread, full_side
 from spf_lite.models.backbones.unet import CROSS_ATTENTION, PLAIN_PROCESSORS, PREDICTION_TYPES, TEXT_PROJECTIONS
 from spf_lite.models.diffusion import scheduler_faults, scheduler_of
+from spf_lite.models.source import Source
 from spf_lite.models.tokenizer import Reader
 
 #: Tokens of a text, as in the pipeline (``max_sequence_length``).
@@ -62,15 +63,15 @@ class PixArtSigma(Architecture):
     def claims(self, network: nn.Module) -> bool:
         return isinstance(network, PixArtTransformer2DModel)
 
-    def check_source(self, source: str, index: Mapping[str, Any]) -> None:
+    def check_source(self, source: Source, index: Mapping[str, Any]) -> None:
         if (index.get("transformer") or [None, None])[1] == "Transformer2DModel":  # what its first files say
             index = {**index, "transformer": ["diffusers", _NETWORK]}
         faults = self.name_faults(index) + part_faults(index, _PARTS, ("unet", "text_encoder_2", "text_encoder_3"))
         if not faults:
-            vae = AutoencoderKL.load_config(source, subfolder="vae")
-            faults += _faults(PixArtTransformer2DModel.load_config(source, subfolder="transformer"), vae)
+            vae = source.part_config(AutoencoderKL, "vae")
+            faults += _faults(source.part_config(PixArtTransformer2DModel, "transformer"), vae)
             faults += scheduler_faults(scheduler_of(source, index), PREDICTION_TYPES)
-        refuse(f"{source!r} ({index.get('_class_name')})", faults)
+        refuse(f"{source.configs!r} ({index.get('_class_name')})", faults)
 
     def check_network(self, network: PixArtTransformer2DModel) -> None:
         check_not_compiled(network)

@@ -32,6 +32,7 @@ from spf_lite.models.backbones.packing import pack, packed_rows, unpack
 from spf_lite.models.backbones.recording import LayerRecord, Recorder, by_head
 from spf_lite.models.backbones.transformers import evenly_spread, full_side
 from spf_lite.models.diffusion import FLOW, scheduler_faults, scheduler_of
+from spf_lite.models.source import Source
 from spf_lite.models.tokenizer import Reader
 
 #: Tokens of T5, as in the pipeline (``max_sequence_length``). Without T5 the pipeline fills as many columns with zeros.
@@ -63,20 +64,18 @@ class StableDiffusion3(Architecture):
     def claims(self, network: nn.Module) -> bool:
         return isinstance(network, SD3Transformer2DModel)
 
-    def check_source(self, source: str, index: Mapping[str, Any]) -> None:
+    def check_source(self, source: Source, index: Mapping[str, Any]) -> None:
         parts = _PARTS | ({_T5: "T5EncoderModel"} if (index.get(_T5) or [None])[0] else {})
         faults = self.name_faults(index) + part_faults(index, parts, ("unet",))
         if not faults:
-            vae = AutoencoderKL.load_config(source, subfolder="vae")
-            faults += _faults(SD3Transformer2DModel.load_config(source, subfolder="transformer"), vae)
+            vae = source.part_config(AutoencoderKL, "vae")
+            faults += _faults(source.part_config(SD3Transformer2DModel, "transformer"), vae)
             faults += scheduler_faults(scheduler_of(source, index), (FLOW,))
-        refuse(f"{source!r} ({index.get('_class_name')})", faults)
+        refuse(f"{source.configs!r} ({index.get('_class_name')})", faults)
 
-    def load(self, source: str) -> StableDiffusion3Pipeline:
-        """The pipeline, without T5 if it is stored without it."""
-        index = self.pipeline.load_config(source)
-        absent = {} if (index.get(_T5) or [None])[0] else {_T5: None, "tokenizer_3": None}
-        return self.pipeline.from_pretrained(source, **absent)
+    def loading_options(self, index: Mapping[str, Any]) -> dict[str, Any]:
+        """Without T5 if it is stored without it."""
+        return {} if (index.get(_T5) or [None])[0] else {_T5: None, "tokenizer_3": None}
 
     def check_network(self, network: SD3Transformer2DModel) -> None:
         check_not_compiled(network)

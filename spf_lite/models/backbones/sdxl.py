@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
 from spf_lite.models.backbones.architecture import LoraFile
@@ -54,8 +54,8 @@ class StableDiffusionXL(UNetArchitecture):
     def claims(self, network: nn.Module) -> bool:
         return isinstance(network, UNet2DConditionModel) and network.config.get("addition_embed_type") == _ADDED
 
-    def load(self, source: str) -> DiffusionPipeline:
-        return self.pipeline.from_pretrained(source, add_watermarker=False)
+    def loading_options(self, index: Mapping[str, Any]) -> dict[str, Any]:
+        return {"add_watermarker": False}
 
     def unet_faults(self, config: Mapping[str, Any], vae: Mapping[str, Any] | None) -> list[str]:
         faults = super().unet_faults(config, vae)

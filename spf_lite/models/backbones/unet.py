@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import (
     Attention,
     AttnProcessor,
@@ -36,6 +36,7 @@ from spf_lite.models.backbones.checks import (
 from spf_lite.models.backbones.files import diffusers_lora_bytes, split_alphas
 from spf_lite.models.diffusion import scheduler_faults, scheduler_of
 from spf_lite.models.errors import BackboneError
+from spf_lite.models.source import Source
 from spf_lite.models.specification import attention_resolution
 
 #: Attention processors that compute softmax(Q K^T / sqrt(d)) V and nothing else, so that a recorded layer can stand in.
@@ -87,13 +88,13 @@ class UNetArchitecture(Architecture):
     foreign_parts: ClassVar[tuple[str, ...]]
     unet_defaults: ClassVar[Mapping[str, tuple[object, str]]]
 
-    def check_source(self, source: str, index: Mapping[str, Any]) -> None:
+    def check_source(self, source: Source, index: Mapping[str, Any]) -> None:
         faults = self.name_faults(index) + part_faults(index, self.parts, self.foreign_parts)
         if not faults:
-            vae = AutoencoderKL.load_config(source, subfolder="vae")
-            faults += self.unet_faults(UNet2DConditionModel.load_config(source, subfolder="unet"), vae)
+            vae = source.part_config(AutoencoderKL, "vae")
+            faults += self.unet_faults(source.part_config(UNet2DConditionModel, "unet"), vae)
             faults += scheduler_faults(scheduler_of(source, index), PREDICTION_TYPES)
-        refuse(f"{source!r} ({index.get('_class_name', 'unknown pipeline')})", faults)
+        refuse(f"{source.configs!r} ({index.get('_class_name', 'unknown pipeline')})", faults)
 
     def check_network(self, network: UNet2DConditionModel) -> None:
         check_not_compiled(network)
@@ -152,8 +153,8 @@ class StableDiffusion(UNetArchitecture):
     def claims(self, network: nn.Module) -> bool:
         return isinstance(network, UNet2DConditionModel)
 
-    def load(self, source: str) -> DiffusionPipeline:
-        return self.pipeline.from_pretrained(source, safety_checker=None, requires_safety_checker=False)
+    def loading_options(self, index: Mapping[str, Any]) -> dict[str, Any]:
+        return {"safety_checker": None, "requires_safety_checker": False}
 
     def check_pipeline(self, pipe: StableDiffusionPipeline) -> None:
         self.check_network(pipe.unet)

@@ -111,6 +111,7 @@ def _card(config: TrainConfig, custom_set: CustomSet, base_model: str, history: 
     stage2 = f"{config.stage2_steps} dual-path steps ({weights}; map: {config.map_source})"
     known = recipe_name(config)
     named = f"- Recipe: `{known}` of `spf_lite.training.recipes`.\n" if known else ""
+    adam, rate = "AdamW" if config.optimizer == "adamw" else "AdamW of 8 bits", f"{config.learning_rate:g}"
     layers = "cross-attention" if config.layers == "cross-attention" else "cross-attention and ResNet convolutions"
     return f"""---
 library_name: diffusers
@@ -126,7 +127,7 @@ Teaches "{custom_set[0].target_text}" to `{base_model}`, trained with SPF-Lite, 
 
 {named}{history}- Data: {len(custom_set)} portraits, SHA-256 of texts and pictures `{custom_set.digest}`.
 - {config.stage1_steps} steps of ordinary fine-tuning, then {stage2 if config.stage2_steps else "nothing else"}.
-- Batches of {config.batch_size}, AdamW, learning rate {config.learning_rate:g} ({config.schedule}), seed {config.seed},
+- Batches of {config.batch_size}, {adam}, learning rate {rate} ({config.schedule}), seed {config.seed},
   {layers} only ({config.trainable}, rank {config.rank}). `{CONFIG}` has every option.
 
 ## Limits

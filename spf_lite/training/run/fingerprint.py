@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -10,19 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from spf_lite.models.diffusion import noise_schedule, prediction_type
+from spf_lite.models.digests import digest_of
 
 if TYPE_CHECKING:
     from spf_lite.models.backbone import Backbone
-
-
-def digest_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 of named tensors: names, shapes, types and every byte, in the order of the names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(flat.numpy().data)
-    return digest.hexdigest()
 
 
 def backbone_digest(backbone: Backbone, enhance: bool = False) -> str:

@@ -135,7 +135,7 @@ def pair(name: str = f"unet.{QUERY}", down: tuple[int, ...] = (2, 8), up: tuple[
 WRONG: dict[str, tuple[State, str]] = {
     "peft checkpoint": (
         pair(f"base_model.model.{QUERY}"),
-        r"2 of its keys have no layer .*write the adapter by save_lora_adapter",
+        r"is a checkpoint of peft, whose scale stands in adapter_config.json beside it",
     ),
     "random keys": (pair("anything"), "2 of its keys have no layer in the network .*trained on another model"),
     "not a lora": ({"unet.conv_in.weight": torch.ones(4)}, "1 of its keys have no layer"),
@@ -171,11 +171,17 @@ def test_a_file_that_does_not_fit_is_refused(name: str, tmp_path: Path) -> None:
         read_lora(tmp_path / "a.safetensors", small_unet())
 
 
-def test_a_real_peft_checkpoint_is_no_picture_of_the_base_model(toy: Backbone, tmp_path: Path) -> None:
+def test_a_peft_checkpoint_without_its_options_is_refused(toy: Backbone, tmp_path: Path) -> None:
     model = get_peft_model(toy.pipe.unet, LoraConfig(target_modules=["attn2.to_q"], init_lora_weights=False))
     model.save_pretrained(tmp_path)
+    config, wrong = tmp_path / "adapter_config.json", {"{": "cannot be read", '{"peft_type": "LOHA"}': "the kind LOHA"}
+    for content, message in wrong.items():
+        config.write_text(content)
+        with pytest.raises(BackboneError, match=message):
+            read_lora(tmp_path, small_unet())
+    config.unlink()
     for path in (tmp_path, tmp_path / "adapter_model.safetensors"):
-        with pytest.raises(BackboneError, match="a peft checkpoint keeps its scale in another file"):
+        with pytest.raises(BackboneError, match="whose scale stands in adapter_config.json beside it"):
             read_lora(path, small_unet())
 
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import torch
 
-from spf_lite.training.run.fingerprint import backbone_digest, digest_of
+from spf_lite.models.digests import digest_of
+from spf_lite.training.run.fingerprint import backbone_digest
 
 from ...conftest import load_toy
 
