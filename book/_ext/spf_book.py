@@ -74,7 +74,7 @@ def light(folder: Path, name: str) -> str:
     smaller = source.with_suffix(".webp")
     if not smaller.exists():
         with Image.open(source) as figure:
-            figure.convert("RGB").save(smaller, quality=88, method=5)
+            figure.save(smaller, quality=88, method=5)
     return str(Path(name).with_suffix(".webp")) if smaller.stat().st_size < source.stat().st_size else name
 
 

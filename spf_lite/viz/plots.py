@@ -29,6 +29,8 @@ COLORS = {
 }
 FURTHER_COLORS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 MARK = "#D55E00"
+#: Of labels beside portraits: legible on white and on black.
+LABEL = "#757E87"
 
 STYLE: Any = {
     "font.size": 10,
@@ -38,7 +40,7 @@ STYLE: Any = {
     "axes.grid": False,
     "legend.frameon": False,
     "figure.facecolor": "white",
-    "savefig.facecolor": "white",
+    "savefig.facecolor": "auto",
 }
 
 
@@ -62,7 +64,7 @@ def portrait_grid(
     marks: Sequence[Sequence[str]] | None = None,
     side: float = 1.35,
 ) -> Sheet:
-    """Portraits in rows and columns.
+    """Portraits in rows and columns, on a transparent ground, so that they stand on a page of any theme.
 
     Args:
         rows: R rows of C pictures.
@@ -92,14 +94,15 @@ def portrait_grid(
     lines = max((note.count("\n") + bool(note) for row in marks or [] for note in row), default=0)
     with rc_context(STYLE):
         sheet = Sheet(figsize=(side * shape[1], (side + text / 72 * lines) * shape[0]), dpi=150, layout="constrained")
+        sheet.set_facecolor("none")
         axes = sheet.subplots(*shape, squeeze=False)
         for r, row in enumerate(rows):
             for c, image in enumerate(row):
                 _portrait(axes[r, c], image, marks[r][c] if marks else "", text)
                 if r == 0 and column_labels:
-                    axes[r, c].set_title(column_labels[c], fontsize=text)
+                    axes[r, c].set_title(column_labels[c], fontsize=text, color=LABEL)
             if row_labels:
-                axes[r, 0].set_ylabel(row_labels[r], fontsize=text)
+                axes[r, 0].set_ylabel(row_labels[r], fontsize=text, color=LABEL)
     return sheet
 
 

@@ -32,6 +32,17 @@ ANSWER = """slider => {
 }"""
 
 
+#: How figures look in the dark: portraits without a card, charts inverted.
+IN_THE_DARK = """() => {
+  document.documentElement.dataset.theme = "dark";
+  const styles = (name) => [...document.querySelectorAll(`.cell_output img.${name}`)].map((image) => {
+    const { filter, borderTopWidth, backgroundColor } = getComputedStyle(image);
+    return [filter, borderTopWidth, backgroundColor].join(" ");
+  });
+  return [styles("spf-portraits"), styles("spf-chart")];
+}"""
+
+
 def _expects_widgets(path: Path) -> int:
     return path.read_text(encoding="utf-8").count("application/vnd.jupyter.widget-view+json")
 
@@ -61,6 +72,10 @@ def test_is_quiet_quick_and_fits(opened: Watched, page_file: Path) -> None:
     page.set_viewport_size({"width": 390, "height": 800})
     page.wait_for_timeout(200)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    portraits, charts = page.evaluate(IN_THE_DARK)
+    assert set(portraits) <= {"none 0px rgba(0, 0, 0, 0)"}
+    assert set(charts) <= {"invert(0.93) hue-rotate(180deg) 0px rgb(255, 255, 255)"}
+    assert page_file.stem != "01-semantic-pollution" or (portraits and charts), "figures lost their classes"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
