@@ -61,7 +61,7 @@ def audit(options: Namespace) -> int:
     from spf_lite.audit.auditing import audit
     from spf_lite.audit.limits import above, check_limits
     from spf_lite.audit.measuring import measures_taken
-    from spf_lite.audit.page import audit_page
+    from spf_lite.audit.page.document import audit_page
     from spf_lite.audit.prompts import completed, default_prompts, read_prompts
     from spf_lite.audit.regions import read_masks
     from spf_lite.models.adapters.lora import load_adapter

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Browser
 
 from spf_lite.audit.cases import GAIN, OUTLINE, Case
-from spf_lite.audit.charts import sweep_chart
-from spf_lite.audit.page import WORST, audit_page
+from spf_lite.audit.page.charts import sweep_chart
+from spf_lite.audit.page.document import WORST, audit_page
 from spf_lite.audit.report import SweepPoint
 
 from ..browser.conftest import Watched, stumbling_blocks

@@ -7,9 +7,9 @@ from html import escape
 from pathlib import PurePath
 
 from spf_lite.audit.cases import Case
-from spf_lite.audit.charts import sweep_chart
-from spf_lite.audit.page_parts import ARROWS, card, case, table
-from spf_lite.audit.page_style import STYLE
+from spf_lite.audit.page.charts import sweep_chart
+from spf_lite.audit.page.parts import ARROWS, card, case, table
+from spf_lite.audit.page.style import STYLE
 from spf_lite.audit.report import MEASURES, AuditReport, swept
 from spf_lite.evaluation.statistics import holm
 
