@@ -6,6 +6,7 @@ each child is a fork of it, with its own memory, which a signal may kill.
 
 import multiprocessing
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
@@ -41,6 +42,32 @@ def ended_well(process: BaseProcess, output: Path, timeout: float = 300.0) -> No
     status = process.exitcode
     process.kill()
     assert status == 0, f"exit status {status}: {output.read_text()[-3000:]}"
+
+
+def ranks(function: Callable[..., None], *arguments: object, output: Path, count: int = 2) -> list[BaseProcess]:
+    """Children that call a function as the processes of one run, as a launcher starts them.
+
+    Args:
+        function: what each calls.
+        arguments: they are pickled.
+        output: gets what all of them write.
+        count: how many.
+    """
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    return [started(_ranked, one_of(count, rank, port), function, arguments, output=output) for rank in range(count)]
+
+
+def _ranked(environment: Mapping[str, str], function: Callable[..., None], arguments: Sequence[object]) -> None:
+    os.environ.update(environment)
+    function(*arguments)
+
+
+def run_command(arguments: Sequence[str]) -> None:
+    """Run ``spf-lite``; for :func:`ranks`."""
+    if status := main(arguments):
+        raise SystemExit(status)
 
 
 def _command(arguments: Sequence[str]) -> None:

@@ -26,11 +26,14 @@ from spf_lite.data.texts import ReferenceTexts, embeddings, phrase_distances, te
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import encode_images, to_tensor
 from spf_lite.models.sampling import sample
+from spf_lite.models.shared_work import shared_out
 
 logger = logging.getLogger(__name__)
 
 #: How many portraits pass through the autoencoder at a time.
 CHUNK = 8
+#: How many reference portraits are sampled at a time.
+SAMPLED = 32
 
 
 def model_buckets(backbone: Backbone) -> list[Size]:
@@ -101,16 +104,21 @@ def custom_items(
     ]
 
 
-def _by_group(sizes: Sequence[Size], compute: Callable[[list[int]], Tensor], most: int = CHUNK) -> list[Tensor]:
-    """One row per portrait: ``compute`` gets the indices of at most ``most`` portraits of one size."""
+def _by_group(
+    sizes: Sequence[Size], compute: Callable[[list[int]], Tensor], most: int = CHUNK, shared: bool = False
+) -> list[Tensor]:
+    """One row per portrait: ``compute`` gets the indices of at most ``most`` portraits of one size.
+
+    If ``shared``, the processes of a run share the parts (:mod:`spf_lite.models.shared_work`).
+    """
     groups: dict[Size, list[int]] = {}
     for index, size in enumerate(sizes):
         groups.setdefault(size, []).append(index)
+    parts = [indices[start : start + most] for indices in groups.values() for start in range(0, len(indices), most)]
+    results = shared_out(parts, compute) if shared else [compute(part) for part in parts]
     rows: dict[int, Tensor] = {}
-    for indices in groups.values():
-        for start in range(0, len(indices), most):
-            part = indices[start : start + most]
-            rows |= dict(zip(part, compute(part), strict=True))
+    for part, result in zip(parts, results, strict=True):
+        rows |= dict(zip(part, result, strict=True))
     return [rows[index] for index in range(len(sizes))]
 
 
@@ -164,7 +172,7 @@ def reference_latents(
         ).cpu()
 
     with backbone.reference():
-        return _by_group(sizes, sampled, len(sizes))
+        return _by_group(sizes, sampled, SAMPLED, shared=True)
 
 
 def reference_sizes(custom: Sequence[Item], count: int) -> list[Size]:

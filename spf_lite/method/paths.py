@@ -28,6 +28,7 @@ from spf_lite.models.backbone import Backbone
 from spf_lite.models.backbones.recording import LayerRecord
 from spf_lite.models.diffusion import network_times
 from spf_lite.models.prefix_cache import shared_prefix
+from spf_lite.models.shared_work import shared_out
 
 #: Latents that pass through the reference path at a time, where any number is asked for.
 CHUNK = 32
@@ -70,6 +71,8 @@ def reference_path(
 def reference_predictions(backbone: Backbone, noisy: Tensor, times: Tensor, text: Tensor) -> Tensor:
     """Predictions of the reference model for any number of noisy latents, a few at a time, in main memory.
 
+    The processes of a run share them (:mod:`spf_lite.models.shared_work`).
+
     Args:
         backbone: the model; its reference path is used.
         noisy: z_t, (N, C, h, w).
@@ -79,15 +82,12 @@ def reference_predictions(backbone: Backbone, noisy: Tensor, times: Tensor, text
     Returns:
         predicted noise or velocity, (N, C, h, w), float32.
     """
-    device = backbone.device
-    return torch.cat(
-        [
-            reference_path(
-                backbone, noisy[part].to(device), times[part].to(device), text[part].to(device)
-            ).prediction.cpu()
-            for part in torch.arange(len(noisy)).split(CHUNK)
-        ]
-    )
+
+    def predicted(part: Tensor) -> Tensor:
+        inputs = (rows[part].to(backbone.device) for rows in (noisy, times, text))
+        return reference_path(backbone, *inputs).prediction.cpu()
+
+    return torch.cat(shared_out(torch.arange(len(noisy)).split(CHUNK), predicted))
 
 
 @contextmanager

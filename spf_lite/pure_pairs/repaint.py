@@ -22,6 +22,7 @@ from torch import Tensor
 from spf_lite.data.texts import empty_text, encode_texts
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import Sampler
+from spf_lite.models.shared_work import shared_out
 
 #: Sampling steps, and portraits at a time.
 STEPS, CHUNK = 25, 32
@@ -50,10 +51,11 @@ def repaint(
         raise ValueError(f"{len(latents)} portraits, {len(region)} maps, {len(texts)} texts: each portrait needs both")
     noise = torch.randn(latents.shape, generator=generator)
     conditional, unconditional = encode_texts(backbone, texts), empty_text(backbone)
-    chunks = [
-        _repaint(backbone, latents[part], region[part], conditional[part], unconditional, noise[part])
-        for part in torch.arange(len(latents)).split(CHUNK)
-    ]
+
+    def repainted(part: Tensor) -> Tensor:
+        return _repaint(backbone, latents[part], region[part], conditional[part], unconditional, noise[part])
+
+    chunks = shared_out(torch.arange(len(latents)).split(CHUNK), repainted)
     return torch.cat(chunks) if chunks else latents
 
 

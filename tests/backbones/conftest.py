@@ -3,6 +3,7 @@
 Each folder holds a whole pipeline for 64-pixel portraits with 8 x 8 latents, a CLIP model, and an untrained judge.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +29,7 @@ from spf_lite.models.sampling import sample
 from spf_lite.pretrain.ship import image_processor
 from spf_lite.tiny_world.portraits import all_phrases
 from spf_lite.training.trainer import DualPathTrainer
+from tests.processes import command, ended_well, ranks, run_command
 
 SIZES = {"intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 #: Every term of the method, PureCC among them.
@@ -108,6 +110,38 @@ def write(pipe: DiffusionPipeline, folder: Path, tokenizer: CLIPTokenizer) -> Pa
 def few(custom_set: CustomSet) -> CustomSet:
     """Three portraits of a set."""
     return CustomSet(custom_set.folder, custom_set.examples[:3], custom_set.digest)
+
+
+def check_two_processes(folder: Path, custom_folder: Path, work: Path) -> None:
+    """Two processes have the portraits and the losses of one, pure pairs among them.
+
+    Args:
+        folder: of a model.
+        custom_folder: of a custom set.
+        work: for the runs.
+    """
+    changes = {
+        "stage2_steps": 3,
+        "batch_size": 2,
+        "rank": 2,
+        "layers": "cross-attention",
+        "reference_portraits": 2,
+        "pure_pairs": 2,
+        "rewrite_limit": 0,
+        "contrast": 0,
+        "checkpoint_every": 1,
+    }
+    settings = [f"--set={name}={value}" for name, value in changes.items()]
+    train = ["train", str(custom_folder), "--model", str(folder), "--method", "pure-pairs", *settings]
+    said = work / "said"
+    alone = command([*train[:2], str(work / "one"), *train[2:]], said)
+    together = ranks(run_command, [*train[:2], str(work / "two"), *train[2:]], output=said)
+    for process in (alone, *together):
+        ended_well(process, said)
+    one, two = ([json.loads(line) for line in (work / name / "log.jsonl").open()] for name in ("one", "two"))
+    assert len(one) == len(two) == 3, "only one process writes"
+    for name in ("loss", "denoise", "output"):
+        assert [line[name] for line in two] == pytest.approx([line[name] for line in one], abs=1e-5)
 
 
 def go_the_whole_way(

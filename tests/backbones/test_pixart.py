@@ -27,6 +27,7 @@ from ..models.conftest import without_weights as without_tensors
 from .conftest import (
     autoencoder,
     check_every_kind,
+    check_two_processes,
     few,
     go_the_whole_way,
     plain_options,
@@ -86,6 +87,10 @@ def test_the_whole_way(folder: Path, custom_set: CustomSet, tmp_path: Path) -> N
 @pytest.mark.usefixtures("fresh_accelerate")
 def test_pure_pairs_in_16_bits_with_checkpointing(folder: Path, custom_set: CustomSet) -> None:
     train_on_pure_pairs(folder, custom_set)
+
+
+def test_two_processes_have_the_losses_of_one(folder: Path, custom_folder: Path, tmp_path: Path) -> None:
+    check_two_processes(folder, custom_folder, tmp_path)
 
 
 def test_every_kind_of_training_is_taken_back_and_exported(folder: Path) -> None:
