@@ -136,28 +136,24 @@ def cost(options: Namespace) -> int:
 
 def memory(options: Namespace) -> int:
     """Exit status 1 if a card was named that is too small."""
-    import torch
-
     import spf_lite
-    from spf_lite.profiling.memory import step_memory
-    from spf_lite.profiling.shapes import SHAPES, shape_on_meta
+    from spf_lite.profiling.counted import count_step
 
-    if options.shape not in SHAPES:
-        raise ValueError(f"shape {options.shape!r}: expected one of {', '.join(SHAPES)}")
-    backbone = shape_on_meta(options.shape, spf_lite.load("tiny"), getattr(torch, options.dtype))
-    side = int(backbone.network.config.sample_size) * backbone.pipe.vae_scale_factor
-    pixels = options.pixels or side
-    counted = step_memory(
-        backbone,
+    counted = count_step(
+        options.shape,
+        spf_lite.load("tiny"),
         STEPS[options.step],
-        pixels,
-        getattr(torch, compute) if (compute := COMPUTE[options.mixed_precision]) else None,
+        options.pixels,
+        options.dtype,
+        COMPUTE[options.mixed_precision],
         options.gradient_checkpointing,
     )
-    for cause, size in counted.parts(options.batch_size).items():
+    for cause, size in counted.memory.parts(options.batch_size).items():
         logger.info("%-28s %6.2f GB", cause, size / 1e9)
-    total = counted.total(options.batch_size) / 1e9
-    logger.info("%-28s %6.2f GB, batch size %d, %d pixels", "sum", total, options.batch_size, pixels)
+    total = counted.memory.total(options.batch_size) / 1e9
+    logger.info("%-28s %6.2f GB, batch size %d, %d pixels", "sum", total, options.batch_size, counted.pixels)
+    if options.save:
+        save_text(options.save, counted.to_json())
     if options.card is None:
         return 0
     logger.info("a card of %g GB is %s", options.card, "enough" if total < options.card else "too small")

@@ -141,7 +141,8 @@ def step_memory(
         copies += more.copies
     fixed = _fixed(backbone, variant)
     if compute is not None:
-        fixed["16-bit copies of weights"] = copies
+        # The largest block of two portraits may be a little over twice that of one: no rest is left below zero.
+        fixed["16-bit copies of weights"] = max(0, copies)
     return StepMemory(fixed, per_portrait)
 
 

@@ -7,7 +7,7 @@ const portraits = (count) => (count === 1 ? "1 portrait" : `${count} portraits`)
 
 function render({ model, el }) {
   const step = radioButtons("Training step");
-  const precision = radioButtons("Precision");
+  const precision = radioButtons(model.get("heading"));
   const batch = labelledSlider("Batch size");
   const card = input("select", { id: freshId() });
   const bar = make("div", { class: "spf-stack", role: "img" });

@@ -32,6 +32,7 @@ class MemoryCalculator(PicturedWidget):
     Attributes:
         step: name of the step shown.
         precision: name of its precision.
+        heading: of the precisions, which may stand for other settings as well.
         batch_size: portraits in a step.
         card: name of the card.
 
@@ -49,6 +50,7 @@ class MemoryCalculator(PicturedWidget):
     most = traitlets.Int(MAX_BATCH).tag(sync=True)
     step = traitlets.Unicode().tag(sync=True)
     precision = traitlets.Unicode().tag(sync=True)
+    heading = traitlets.Unicode("Precision").tag(sync=True)
     batch_size = traitlets.Int(1, min=1, max=MAX_BATCH).tag(sync=True)
     card = traitlets.Unicode().tag(sync=True)
 

@@ -53,6 +53,12 @@ def test_not_even_one_portrait(live: Live) -> None:
     expect(page.locator(".spf-verdict")).to_have_text("7.00 GB of 3 GB: does not fit (not even one portrait)")
 
 
+def test_the_precisions_may_have_another_heading(live: Live, shown: Page) -> None:
+    expect(shown.get_by_role("group", name="Precision")).to_have_count(1)
+    page = live(MemoryCalculator(STEPS, CARDS, heading="Moment"))
+    expect(page.get_by_role("group", name="Moment")).to_have_count(1)
+
+
 def test_a_kernel_moves_the_view_and_nothing_is_left_behind(shown: Page) -> None:
     shown.evaluate("model.set('precision', '16 bits'); model.set('batch_size', 3); model.set('card', 'large')")
     expect(shown.locator(".spf-verdict")).to_have_text("5.50 GB of 24 GB: fits (at least 16 portraits)")

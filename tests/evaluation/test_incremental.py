@@ -1,15 +1,18 @@
 """Chains of targets go on where they were."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from spf_lite.config import TrainConfig
 from spf_lite.evaluation import benchmark, incremental, measuring, stages
 from spf_lite.evaluation.incremental import (
     ORDERS,
+    RUN_FILE,
     STAGE_FILE,
     bench_incremental,
     chain_folder,
@@ -19,11 +22,15 @@ from spf_lite.evaluation.incremental import (
 )
 from spf_lite.evaluation.measuring import EvaluationSet, sample_evaluation_set
 from spf_lite.evaluation.stages import Stage
+from spf_lite.models.adapters.combined_file import parts_of
 from spf_lite.models.adapters.lora import ADAPTER_FILE
+from spf_lite.models.adapters.lora_file import read_lora
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.sampling import sample
+from spf_lite.paths import DATA_SAMPLES
 from spf_lite.tiny_world.custom_sets import write_custom_set
 from spf_lite.training import trainer as training
+from spf_lite.training.recipes import recipe
 from spf_lite.training.trainer import DualPathTrainer
 
 CONFIG = TrainConfig(stage1_steps=2, stage2_steps=0, batch_size=2, rank=2, learning_rate=0.05, checkpoint_every=1)
@@ -139,3 +146,25 @@ def test_the_table_has_a_line_for_every_stage(quick: dict[str, EvaluationSet], t
     with pytest.raises(ValueError, match="eyepatch cannot follow sunglasses"):
         bench_incremental(tmp_path / "no", ["naive"], [("sunglasses", "eyepatch")], [0])
     assert not (tmp_path / "no").exists()
+
+
+SHIPPED = sorted((DATA_SAMPLES / "results" / "incremental").glob("*/*"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_shipped_chain_holds_its_stages_and_its_adapter_the_parts(path: Path) -> None:
+    what = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
+    targets, method = what["targets"], path.parent.name.removesuffix("-separately")
+    separately = path.parent.name != method
+    seed = what["config"]["seed"]
+    assert path == chain_folder(DATA_SAMPLES / "results" / "incremental", method, targets, seed, separately)
+    assert TrainConfig.from_json(json.dumps(what["config"])) == recipe(method, seed=seed)
+    for number, stage in enumerate(read_chain(path, targets), start=1):
+        assert list(stage.learned) == targets[:number] == list(stage.found)
+        assert all(set(values) <= {0.0, 1.0} for values in [*stage.found.values(), *stage.pure.values()])
+        assert all(np.mean(stage.pure[name]) <= np.mean(stage.found[name]) for name in stage.learned)
+        assert {len(values) for values in [stage.unasked, *stage.found.values()]} == {what["prompts"]}
+    adapter = DATA_SAMPLES / "adapters" / "incremental" / method
+    if not separately and seed == 0 and tuple(targets) == ORDERS[0]:
+        parts = parts_of(adapter, read_lora(adapter, load("tiny").network))
+        assert [part.name for part in parts] == targets and {part.strength for part in parts} == {1.0}
