@@ -67,8 +67,11 @@ def train(options: Namespace) -> int:
 
     from spf_lite.data.custom_set import CustomSet
     from spf_lite.training.recipes import recipe
+    from spf_lite.training.run.checkpoint import check_holds_run
     from spf_lite.training.trainer import DualPathTrainer
 
+    if options.resume or options.extend:
+        check_holds_run(options.output)
     config = recipe(options.method, seed=options.seed).changed(options.changes)
     trainer = DualPathTrainer(
         load_model(options, dtype=getattr(torch, options.dtype)),
@@ -98,10 +101,12 @@ def train(options: Namespace) -> int:
 
 
 def sample(options: Namespace) -> int:
+    import torch
+
     from spf_lite.models.adapters.stack import load_stack
     from spf_lite.models.sampling import sample
 
-    backbone = load_model(options)
+    backbone = load_model(options, dtype=getattr(torch, options.dtype))
     if options.adapter:
         load_stack(backbone, options.adapter, options.strength)
     images = sample(

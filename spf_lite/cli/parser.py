@@ -122,6 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument(
         "--strength", type=kinds.finite, action="append", help="of each adapter in turn; default: 1; 0 is without it"
     )
+    sample.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="of its weights")
     sample.add_argument("--seeds", type=kinds.seed, nargs="+", default=[0, 1, 2, 3])
     sample.add_argument("--steps", type=kinds.at_least(1), default=25)
     sample.add_argument("--guidance-scale", type=kinds.finite, help="default: what suits the model")
@@ -268,4 +269,5 @@ def build_parser() -> argparse.ArgumentParser:
     memory.add_argument("--mixed-precision", choices=list(measuring.COMPUTE), default="fp16")
     memory.add_argument("--gradient-checkpointing", action="store_true", help="compute activations again")
     memory.add_argument("--card", type=kinds.positive, metavar="GB", help="exit status 1 if it has too little memory")
+    memory.add_argument("--save", type=kinds.output_file, help="write the count with its settings into this JSON file")
     return parser

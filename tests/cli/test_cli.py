@@ -31,6 +31,7 @@ from spf_lite.pretrain import run as pretraining
 from spf_lite.pretrain.check import Check
 from spf_lite.profiling import cost
 from spf_lite.profiling.cost import Cost
+from spf_lite.profiling.counted import CountedStep
 from spf_lite.tiny_world import custom_sets
 from spf_lite.tiny_world.custom_sets import CAPTIONS, SetNote
 from spf_lite.tiny_world.portraits import TARGETS
@@ -155,6 +156,26 @@ def test_train_then_sample(model: str, custom_folder: Path, short_recipes: None,
     assert np.abs(plain - pixels(tmp_path / "loud.png")).max() > 1
 
 
+@pytest.mark.parametrize("option", ["--resume", "--extend"])
+def test_train_goes_on_with_a_run_only_where_there_is_one(
+    option: str,
+    model: str,
+    custom_folder: Path,
+    short_recipes: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    train = ("train", custom_folder, tmp_path / "run", "--model", model, "--method", "naive")
+    assert "there is no such folder: look at the path" in refused(capsys, *train, option)
+    assert not (tmp_path / "run").exists(), "nothing was begun"
+    (tmp_path / "run").mkdir()
+    assert "no run was begun in it" in refused(capsys, *train, option)
+    assert run(*train) == 0
+    (tmp_path / "run" / "checkpoint.pt").unlink()  # killed before the first one: the run goes on at its first step
+    assert run(*train, option) == 0
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 3
+
+
 def test_check_prints_the_table_and_fails_when_something_is_missed(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
@@ -268,12 +289,20 @@ def test_measure_says_writes_and_saves(
     assert not (adapter / "README.md").exists()
 
 
-def test_memory_lists_causes_and_says_whether_a_card_is_enough(logged: pytest.LogCaptureFixture) -> None:
+def test_memory_lists_causes_and_says_whether_a_card_is_enough(
+    tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
     step = ("memory", "sd15", "--pixels", 64, "--step", "plain", "--gradient-checkpointing")
     assert run(*step) == 0
     said = [record.message for record in logged.records]
     assert any(line.startswith("largest block") for line in said) and said[-1].endswith("batch size 1, 64 pixels")
-    assert run(*step, "--card", 16) == 0 and logged.records[-1].message == "a card of 16 GB is enough"
+    saved = tmp_path / "new" / "memory.json"
+    assert run(*step, "--card", 16, "--save", saved) == 0
+    assert logged.records[-1].message == "a card of 16 GB is enough"
+    counted = CountedStep.from_json(saved.read_text())
+    assert (counted.shape, counted.variant, counted.pixels) == ("sd15", "plain LoRA", 64)
+    assert (counted.dtype, counted.compute, counted.checkpointing) == ("float16", "float16", True)
+    assert f"{counted.memory.total() / 1e9:6.2f} GB, batch size 1, 64 pixels" in said[-1]
     assert run(*step, "--card", 0.5) == 1 and logged.records[-1].message == "a card of 0.5 GB is too small"
 
 
@@ -391,6 +420,9 @@ def test_train_with_frozen_weights_of_sixteen_bits(
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     draw = ("sample", "a person", tmp_path / "portrait.png", "--model", model, "--steps", 1, "--seeds", 0)
     assert run(*draw, "--adapter", tmp_path / "run" / "adapter") == 0
+    exact = pixels(tmp_path / "portrait.png")
+    assert run(*draw, "--adapter", tmp_path / "run" / "adapter", "--dtype", "bfloat16") == 0
+    assert np.abs(exact - pixels(tmp_path / "portrait.png")).max() > 0, "rounded"
 
 
 def test_pretrain_passes_on_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,25 @@ class RunFolderError(ValueError):
     """A folder that a run cannot use as it was asked to; the message says why and what to do. Nothing was changed."""
 
 
+def holds_run(path: Path) -> bool:
+    """Whether a run was begun in a folder. Before its first checkpoint it has a log, and goes on at its first step."""
+    return any((path / name).exists() for name in (CHECKPOINT, RUN, LOG))
+
+
+def check_holds_run(path: Path) -> None:
+    """Check that there is a run to go on with, before anything is loaded.
+
+    Raises:
+        RunFolderError: if no run was begun in the folder.
+    """
+    if not holds_run(path):
+        state = "no run was begun in it" if path.exists() else "there is no such folder"
+        raise RunFolderError(
+            f"{path} holds nothing to go on with, {state}: look at the path (is the drive mounted?), or begin a run "
+            "without --resume and --extend"
+        )
+
+
 class RunFolder:
     """The folder of one run. Making this object changes nothing on the disk.
 
@@ -104,7 +123,7 @@ class RunFolder:
 
     def holds_run(self) -> bool:
         """Whether a run was begun in this folder."""
-        return any((self.path / name).exists() for name in (CHECKPOINT, RUN, LOG))
+        return holds_run(self.path)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
