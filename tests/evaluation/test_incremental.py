@@ -164,7 +164,7 @@ def test_a_shipped_chain_holds_its_stages_and_its_adapter_the_parts(path: Path) 
         assert all(set(values) <= {0.0, 1.0} for values in [*stage.found.values(), *stage.pure.values()])
         assert all(np.mean(stage.pure[name]) <= np.mean(stage.found[name]) for name in stage.learned)
         assert {len(values) for values in [stage.unasked, *stage.found.values()]} == {what["prompts"]}
-    adapter = DATA_SAMPLES / "adapters" / "incremental" / method
+    adapter = DATA_SAMPLES / "incremental" / method
     if not separately and seed == 0 and tuple(targets) == ORDERS[0]:
         parts = parts_of(adapter, read_lora(adapter, load("tiny").network))
         assert [part.name for part in parts] == targets and {part.strength for part in parts} == {1.0}

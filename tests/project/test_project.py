@@ -63,16 +63,13 @@ def test_the_wheel_brings_a_model_custom_sets_and_both_adapters_of_every_target_
 
 
 def test_every_folder_of_the_samples_is_a_slug() -> None:
-    trained = [ROOT / "data_samples" / name for name in ("adapters", "results", "drawn-results")]
+    trained = [ROOT / "data_samples" / name for name in ("adapters", "results", "drawn-results", "incremental")]
     folders = {path.parent for path in _files() if any(folder in path.parents for folder in trained)}
     assert len(folders) > len(TARGETS)
     assert not [folder for folder in folders if slug(folder.name) != folder.name]
 
 
-# Those of chains are of several runs.
-ADAPTERS = sorted(
-    path for path in (ROOT / "data_samples" / "adapters").glob("*/*") if path.parent.name != "incremental"
-)
+ADAPTERS = sorted((ROOT / "data_samples" / "adapters").glob("*/*"))
 
 
 @pytest.mark.parametrize("folder", ADAPTERS, ids=lambda path: f"{path.parent.name}/{path.name}")
