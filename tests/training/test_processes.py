@@ -54,7 +54,7 @@ def test_killed_at_random_moments_the_run_ends_with_the_same_weights(
     toy, said, parts = toy_folders["v_prediction"], tmp_path / "said", tmp_path / "parts"
     ended_well(command(options(toy, custom_folder, tmp_path / "whole"), said), said)
     rng = random.Random(0)
-    log, resume = parts / "log.jsonl", [*options(toy, custom_folder, parts), "--resume"]
+    log, begin = parts / "log.jsonl", options(toy, custom_folder, parts)
     killed = 0
     for _ in range(20 * KILLS):
         if killed == KILLS:
@@ -63,7 +63,7 @@ def test_killed_at_random_moments_the_run_ends_with_the_same_weights(
             shutil.rmtree(parts)
         # Steps decide, not seconds: how long a step takes depends on what else the machine does.
         last = written(log) + rng.randint(1, max(1, 30 // KILLS))
-        process = command(resume, said)
+        process = command([*begin, *(["--resume"] if log.exists() else [])], said)
         while process.is_alive() and written(log) < last:
             time.sleep(0.005)
         time.sleep(rng.random() * 0.05)
@@ -71,7 +71,7 @@ def test_killed_at_random_moments_the_run_ends_with_the_same_weights(
         process.join()
         killed += process.exitcode == -signal.SIGKILL
     assert killed == KILLS, said.read_text()
-    ended_well(command(resume, said), said)
+    ended_well(command([*begin, "--resume"], said), said)
     assert weights_of(tmp_path / "parts") == weights_of(tmp_path / "whole"), "to the last bit"
     assert [line["loss"] for line in history(tmp_path / "parts")] == [
         line["loss"] for line in history(tmp_path / "whole")
