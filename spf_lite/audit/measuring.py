@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from spf_lite.audit.comparisons import Comparison
 from spf_lite.audit.measures import change_outside, edge_change, pixel_change
 from spf_lite.audit.report import AT_BASE, MEASURES
 from spf_lite.audit.sampling import Portraits
+from spf_lite.evaluation.measuring import clip_images
 from spf_lite.evaluation.pictures import Floats, leakage, similarity, to_array
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.codec import to_tensor
 
 
 def measures_taken(complete: bool, target: bool, region: bool, comparisons: Collection[str] = ()) -> list[str]:
@@ -55,17 +53,17 @@ def measured(
         comparisons: further measures.
     """
     base, at_base = to_array(portraits.base), to_array(portraits.at_base)
-    seen = _clip_images(backbone, portraits.base)
+    seen = clip_images(backbone, portraits.base)
     values = {
         "reconstruction": pixel_change(base, at_base),
         "edge change" + AT_BASE: edge_change(base, at_base),
-        "CLIP-I" + AT_BASE: similarity(seen, _clip_images(backbone, portraits.at_base)),
+        "CLIP-I" + AT_BASE: similarity(seen, clip_images(backbone, portraits.at_base)),
     }
     for comparison in comparisons:
         values[comparison.measure + AT_BASE] = comparison(portraits.base, portraits.at_base)
     if not portraits.at_complete:
         return values
-    complete, seen_after = to_array(portraits.at_complete), _clip_images(backbone, portraits.at_complete)
+    complete, seen_after = to_array(portraits.at_complete), clip_images(backbone, portraits.at_complete)
     values["pixel change"] = pixel_change(base, complete)
     values["edge change"] = edge_change(base, complete)
     values["CLIP-I"] = similarity(seen, seen_after)
@@ -79,11 +77,3 @@ def measured(
         values["leakage"] = leakage(base, complete, regions)
         values["change outside"] = change_outside(base, complete, regions)
     return values
-
-
-@torch.no_grad()
-def _clip_images(backbone: Backbone, images: Sequence[Image.Image]) -> Floats:
-    """CLIP's embeddings, (N, D)."""
-    features = backbone.clip.image_features(to_tensor(images).to(backbone.clip.model.device))
-    embeddings: Floats = features.cpu().double().numpy()
-    return embeddings

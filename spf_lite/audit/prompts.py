@@ -6,7 +6,6 @@ A file has one base text a line, or one JSON object a line with ``base_text`` an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from spf_lite.audit.texts import PORTRAITS, UNRELATED
 from spf_lite.data.captions import occurrences
-from spf_lite.data.metadata import decode
+from spf_lite.data.metadata import decode, json_object
 from spf_lite.data.texts import text_pair
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.tokenizer import PromptError, check_length
@@ -67,12 +66,7 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 
 def _of_json(where: str, line: str) -> Prompt:
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise PromptError(f"{where}: not valid JSON ({error})") from error
-    if not isinstance(entry, dict):
-        raise PromptError(f"{where}: expected a JSON object, found {type(entry).__name__}")
+    entry = json_object(line, where, PromptError)
     if unknown := [key for key in entry if key not in KEYS]:
         raise PromptError(f"{where}: unknown {', '.join(map(repr, unknown))}: expected {', '.join(KEYS)}")
     for key in KEYS:

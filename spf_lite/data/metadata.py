@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 from PIL import Image
 
@@ -104,13 +105,27 @@ def read_jsonl(path: Path, content: bytes) -> Iterator[Line]:
         if not text.strip():
             continue
         where = f"{path}, line {number}"
-        try:
-            entry = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise CustomSetError(f"{where}: not valid JSON ({error})") from error
-        if not isinstance(entry, dict):
-            raise CustomSetError(f"{where}: expected a JSON object, found {type(entry).__name__}")
-        yield _line(entry, where)
+        yield _line(json_object(text, where, CustomSetError), where)
+
+
+def json_object(text: str, where: str, kind: type[ValueError]) -> dict[str, Any]:
+    """The object that one line of a file holds as JSON.
+
+    Args:
+        text: the line.
+        where: file and line, for the message.
+        kind: of the error.
+
+    Raises:
+        ValueError: of that kind, if the line is no JSON, or something else than an object.
+    """
+    try:
+        entry = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise kind(f"{where}: not valid JSON ({error})") from error
+    if not isinstance(entry, dict):
+        raise kind(f"{where}: expected a JSON object, found {type(entry).__name__}")
+    return entry
 
 
 def read_csv(path: Path, content: bytes) -> Iterator[Line]:

@@ -6,16 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import StableDiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from spf_lite.audit.prompts import Prompt
 
-from ..backbones.conftest import autoencoder, second_tokenizer, text_config, write
-from ..backbones.test_sdxl import POOLED, unet
+from ..backbones.test_sdxl import written_model
 from ..models.conftest import factors_for, kohya
 
 #: Of the tiny world, with a target of its own.
@@ -79,15 +78,4 @@ def foreign_lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sdxl_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: CLIPTokenizer) -> Path:
     """A small random model of the class of Stable Diffusion XL."""
-    base = tmp_path_factory.mktemp("sdxl")
-    torch.manual_seed(0)
-    pipe = StableDiffusionXLPipeline(
-        vae=autoencoder(),
-        text_encoder=CLIPTextModel(text_config(tokenizer, 16, 16)),
-        text_encoder_2=CLIPTextModelWithProjection(text_config(tokenizer, 16, POOLED)),
-        tokenizer=tokenizer,
-        tokenizer_2=second_tokenizer(tokenizer, base / "tokenizer"),
-        unet=unet(),
-        scheduler=DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, steps_offset=1),
-    )
-    return write(pipe, base / "model", tokenizer)
+    return written_model(tmp_path_factory.mktemp("sdxl"), tokenizer)

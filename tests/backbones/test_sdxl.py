@@ -55,7 +55,11 @@ def unet(**options: Any) -> UNet2DConditionModel:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: CLIPTokenizer) -> Path:
-    base = tmp_path_factory.mktemp("sdxl")
+    return written_model(tmp_path_factory.mktemp("sdxl"), tokenizer)
+
+
+def written_model(base: Path, tokenizer: CLIPTokenizer) -> Path:
+    """The folder of a whole model, in ``base``."""
     torch.manual_seed(0)
     pipe = StableDiffusionXLPipeline(
         vae=autoencoder(),

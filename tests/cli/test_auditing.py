@@ -1,7 +1,6 @@
 """``spf-lite measure`` without a target of the tiny world, called as from a shell."""
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,6 @@ from ..audit.conftest import kohya_lora as kohya_lora
 from ..audit.conftest import toy_folder as toy_folder
 
 TARGET = ("--target-text", "sunglasses")
-
-
-@pytest.fixture(autouse=True)
-def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.INFO)
-    return caplog
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Every command, called as from a shell, on small things."""
 
 import json
-import logging
 import os
 import shutil
 from dataclasses import replace
@@ -40,12 +39,6 @@ from spf_lite.training import recipes
 from ..conftest import deaf_unet
 
 SHORT = TrainConfig(stage1_steps=2, stage2_steps=1, batch_size=2, rank=2, learning_rate=0.05)
-
-
-@pytest.fixture(autouse=True)
-def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.INFO)
-    return caplog
 
 
 @pytest.fixture
