@@ -89,6 +89,9 @@ class TrainConfig:
         reference_portraits: number of portraits sampled from the reference model before stage 2 (ours); 0: none.
         reference_share: share of each stage-2 batch that is taken from these, in [0, 1].
         reconstruction_share: share of these with the base text on both paths, in [0, 1].
+        earlier_share: share of the reference texts that also ask for targets of earlier adapters (ours), in [0, 1]:
+            what was learned before is protected where it is asked for (:mod:`spf_lite.data.earlier`). Only in runs on
+            top of such adapters.
         anchor_share: share of each batch, in both stages, that are anchors (ours), in [0, 1]: both paths are fed one
             text without the target, and must agree everywhere. ``weight_reconstruction`` is their weight.
         anchor_empty: share of the anchors with the empty text, which guidance relies on; the others have their base
@@ -160,6 +163,7 @@ class TrainConfig:
     reference_portraits: int = 0
     reference_share: float = 0.5
     reconstruction_share: float = 0.33
+    earlier_share: float = 0.5
     anchor_share: float = 0.0
     anchor_empty: float = 0.5
     anchor_own: float = 0.5
@@ -198,6 +202,7 @@ class TrainConfig:
         for name in (
             "reference_share",
             "reconstruction_share",
+            "earlier_share",
             "anchor_share",
             "anchor_empty",
             "anchor_own",

@@ -13,9 +13,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from spf_lite.config import TrainConfig
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.evaluation.benchmark import set_folder
 from spf_lite.evaluation.judge import head_of, load_judge
@@ -83,7 +85,7 @@ def run_chain(
     path = chain_folder(folder, method, targets, seed, separately)
     what = {"config": json.loads(config.to_json()), "targets": list(targets), "sets": set_name(seed)}
     what["prompts"] = len(evaluation_sets[targets[0]].seeds)
-    if (path / RUN_FILE).exists() and json.loads((path / RUN_FILE).read_text(encoding="utf-8")) != what:
+    if (path / RUN_FILE).exists() and _run_of((path / RUN_FILE).read_text(encoding="utf-8")) != what:
         raise ValueError(f"{path} holds a chain of another recipe or with other prompts: choose another folder")
     path.mkdir(parents=True, exist_ok=True)
     write_file(path / RUN_FILE, json.dumps(what, indent=1) + "\n")
@@ -161,6 +163,13 @@ def bench_incremental(
                 stages = run_chain(method, targets, seed, folder, evaluation_sets, separately)
                 lines += [f"| {method} | {orders.index(targets)} | {seed} | {_cells(stage)} |" for stage in stages]
     return lines
+
+
+def _run_of(text: str) -> dict[str, Any]:
+    """What the file of a chain says; options that its version did not have get their defaults."""
+    what: dict[str, Any] = json.loads(text)
+    config = TrainConfig.from_json(json.dumps(what["config"]))
+    return {**what, "config": json.loads(config.to_json())}
 
 
 def _cells(stage: Stage) -> str:

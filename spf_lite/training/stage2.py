@@ -6,24 +6,31 @@ of the target that difference is empty, the map is black, and alignment forbids 
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from spf_lite.config import WEIGHTS, TrainConfig
 from spf_lite.data.batch import Item
 from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.earlier import asking_for_earlier
 from spf_lite.data.encoding import reference_items, reference_latents
 from spf_lite.data.texts import ReferenceTexts, check_texts, with_text_forms
 from spf_lite.method.contrast import contrast_directions
 from spf_lite.method.control_map import with_averaged_maps
 from spf_lite.method.purecc import Extractor
 from spf_lite.models.adapters.base import Trainable
+from spf_lite.models.adapters.learned import targets_of
 from spf_lite.models.backbone import Backbone
 from spf_lite.pure_pairs.pairs import with_pure_pairs
 from spf_lite.training.loss_meter import check_finite
 from spf_lite.training.passes import Passes
 from spf_lite.training.scales import term_scales
+
+logger = logging.getLogger(__name__)
 
 #: How many batches the sizes of the loss terms are measured on when stage 2 begins.
 SCALE_BATCHES = 10
@@ -50,6 +57,27 @@ def checked_reference_texts(
         texts, places = [(e.base_text, e.replaces) for e in custom_set], [e.where for e in custom_set]
     check_texts(backbone, texts, custom_set[0].target_text, places)
     return texts
+
+
+def with_earlier_targets(
+    backbone: Backbone, texts: ReferenceTexts, custom_set: CustomSet, after: Sequence[str | Path], config: TrainConfig
+) -> list[tuple[str, str | None]]:
+    """The reference texts, a share of which asks for the targets of earlier adapters as well.
+
+    Raises:
+        BackboneError: if there is no adapter, or what it says of its target cannot be read.
+    """
+    if not (config.earlier_share and config.reference_portraits):
+        return list(texts)
+    targets = [(path, target) for path in after for target in targets_of(path)]
+    if silent := {str(path) for path, target in targets if target is None}:
+        logger.warning(
+            "%s: no target is named in the file, so no reference text asks for it: the run may forget it",
+            ", ".join(sorted(silent)),
+        )
+    known = [target for _, target in targets if target is not None]
+    target_text = custom_set[0].target_text
+    return asking_for_earlier(backbone, texts, target_text, known, config.earlier_share, config.seed)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,14 @@ from spf_lite.training.run.export import write_adapter
 from spf_lite.training.run.identity import RunIdentity
 from spf_lite.training.run.interrupts import interrupt_afterwards
 from spf_lite.training.schedule import accelerator_for
-from spf_lite.training.stage2 import Stage2, checked_reference_texts, in_text_forms, prepared, restored
+from spf_lite.training.stage2 import (
+    Stage2,
+    checked_reference_texts,
+    in_text_forms,
+    prepared,
+    restored,
+    with_earlier_targets,
+)
 from spf_lite.training.start import start
 from spf_lite.training.step import OnStep, TrainResult, training_step
 
@@ -85,7 +92,8 @@ class DualPathTrainer:
         self.passes = Passes(backbone, config, self.accelerator)
         if config.map_source == "given" and any(example.mask is None for example in custom_set):
             raise CustomSetError(f"{custom_set.folder}: map_source='given' needs a mask_file in every line")
-        self.reference_texts = checked_reference_texts(backbone, custom_set, reference_texts)
+        texts = checked_reference_texts(backbone, custom_set, reference_texts)
+        self.reference_texts = with_earlier_targets(backbone, texts, custom_set, after, config)
         self.num_train_timesteps = int(backbone.pipe.scheduler.config.num_train_timesteps)
         cache = None if latent_cache is None else LatentCache(latent_cache, backbone.pipe)
         custom = custom_items(backbone, custom_set, config.weight_enhancement > 0, cache)

@@ -135,6 +135,15 @@ def test_another_chain_is_refused(
         run_chain("naive", ("sunglasses",), 0, tmp_path, quick)
 
 
+def test_a_chain_of_a_version_with_fewer_options_goes_on(quick: dict[str, EvaluationSet], tmp_path: Path) -> None:
+    first = run_chain("naive", ("sunglasses",), 0, tmp_path, quick)
+    file = chain_folder(tmp_path, "naive", ("sunglasses",), 0) / RUN_FILE
+    said = json.loads(file.read_text())
+    del said["config"]["earlier_share"]
+    file.write_text(json.dumps(said))
+    assert run_chain("naive", ("sunglasses",), 0, tmp_path, quick) == first
+
+
 def test_the_table_has_a_line_for_every_stage(quick: dict[str, EvaluationSet], tmp_path: Path) -> None:
     orders = (("sunglasses", "blazer"), ("blazer", "sunglasses"))
     lines = bench_incremental(tmp_path, ["naive"], orders, [3], prompts=2)

@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from spf_lite.config import KINDS, TrainConfig
 from spf_lite.data.custom_set import CustomSet
-from spf_lite.models.adapters.lora import load_adapter
+from spf_lite.models.adapters.lora import ADAPTER_FILE, load_adapter
 from spf_lite.models.adapters.stack import load_stack
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.errors import BackboneError
@@ -75,6 +77,26 @@ def test_a_new_adapter_on_top_of_earlier_ones(
     new = trainer.export(tmp_path / "new")
     assert "- On top of what was learned before: earlier-0" in (new / "README.md").read_text()
     assert torch.allclose(stacked(toy_folders, [*earlier, new]), tuned, atol=1e-5), "the export is what was added"
+
+
+def test_reference_texts_ask_for_what_was_learned_before(
+    toy_folders: dict[str, Path], custom_set: CustomSet, earlier: list[Path], tmp_path: Path, caplog: Any
+) -> None:
+    def texts(share: float, portraits: int = 4, after: list[Path] = earlier) -> list[tuple[str, str | None]]:
+        config = replace(CONFIG, reference_portraits=portraits, earlier_share=share)
+        beard = replace(custom_set, examples=tuple(replace(one, target_text="a beard") for one in custom_set))
+        return DualPathTrainer(load_toy(toy_folders["v_prediction"]), beard, config, after=after).reference_texts
+
+    own = texts(0.0)
+    assert not any("sunglasses" in text for text, _ in own) and not caplog.messages
+    assert texts(1.0) == [(f"{text}, sunglasses", replaces) for text, replaces in own]
+    assert texts(1.0, portraits=0) == own, "without reference portraits there is nothing to ask for"
+    assert texts(1.0, after=[]) == own and not caplog.messages
+    foreign = tmp_path / "foreign" / ADAPTER_FILE
+    foreign.parent.mkdir()
+    save_file(load_file(earlier[0] / ADAPTER_FILE), foreign)
+    assert texts(1.0, after=[foreign]) == own
+    assert "no target is named in the file" in caplog.text and str(foreign) in caplog.text
 
 
 def test_one_adapter_continued_holds_everything(

@@ -1,7 +1,7 @@
 """A LoRA file of several attributes: which ones it holds, at which strength, and how to take one out again.
 
 The file is an ordinary LoRA that any tool loads. What its parts are stands in the metadata of the safetensors format,
-which other tools pass over: of each part its name, its strength, and its rank in every layer.
+which other tools pass over: of each part its name, its strength, its rank in every layer, and its target.
 """
 
 from __future__ import annotations
@@ -9,20 +9,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from diffusers import ModelMixin
 from safetensors import safe_open
 
 from spf_lite.files import write_files
+from spf_lite.models.adapters.learned import PARTS, LearnedTarget, learned, targets_of
 from spf_lite.models.adapters.lora_file import ADAPTER_FILES, Factors, find_adapter, named, read_lora
 from spf_lite.models.adapters.stack import combined, with_strengths
 from spf_lite.models.backbones.registry import architecture_of_network
 from spf_lite.models.errors import BackboneError
 
-#: Key of the metadata.
-PARTS = "spf_lite.parts"
 CARD = "README.md"
 #: Name of the folder in a run's folder that says nothing about the run.
 _EXPORT = "adapter"
@@ -36,11 +35,13 @@ class Part:
         name: of the attribute.
         strength: factor of its change.
         ranks: in each layer of the file, in the order of their names; 0: it leaves the layer alone.
+        target: what it paints; None: the file does not say.
     """
 
     name: str
     strength: float
     ranks: tuple[int, ...]
+    target: LearnedTarget | None = None
 
     def __str__(self) -> str:
         return f"{self.name}, strength {self.strength:g}, rank {max(self.ranks)}"
@@ -63,10 +64,12 @@ def parts_of(path: str | Path, factors: dict[str, Factors]) -> list[Part]:
     if said is None:
         folder = file.parent if file.name in ADAPTER_FILES else file.with_suffix("")
         named = folder.resolve().parent if folder.name == _EXPORT else folder
-        return [Part(named.name, 1.0, whole)]
+        return [Part(named.name, 1.0, whole, *targets_of(file))]
     try:
-        rows = json.loads(said)
-        parts = [Part(str(row["name"]), float(row["strength"]), tuple(map(int, row["ranks"]))) for row in rows]
+        parts = [
+            Part(str(row["name"]), float(row["strength"]), tuple(map(int, row["ranks"])), learned(row))
+            for row in json.loads(said)
+        ]
     except (ValueError, TypeError, KeyError) as error:
         raise BackboneError(f"the adapter {file} says nothing readable about its parts: {error!r}") from error
     sums = tuple(map(sum, zip(*(part.ranks for part in parts), strict=False)))
@@ -116,10 +119,10 @@ def write_combined(
         raise BackboneError("nothing is left to write: all parts are left out")
     factors = combined([(own, strength) for _, own, strength in kept])
     parts = [
-        Part(part.name, part.strength, tuple(len(own[name].down) if name in own else 0 for name in sorted(factors)))
+        replace(part, ranks=tuple(len(own[name].down) if name in own else 0 for name in sorted(factors)))
         for part, own, _ in kept
     ]
-    rows = [{"name": part.name, "strength": part.strength, "ranks": part.ranks} for part in parts]
+    rows = [asdict(part) for part in parts]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # Weights last: where they are, the adapter is whole.

@@ -45,11 +45,25 @@ def diffusers_lora_bytes(
     written: list[bytes] = []
 
     def keep(tensors: dict[str, Tensor], path: str) -> None:
-        written.append(save(tensors, metadata={"format": "pt", **metadata}))
+        written.append(with_sorted_metadata(save(tensors, metadata={"format": "pt", **metadata})))
 
     pipeline.save_lora_weights(Path(), **{argument: dict(layers)}, save_function=keep)
     (content,) = written
     return {ADAPTER_FILE: content}
+
+
+def with_sorted_metadata(content: bytes) -> bytes:
+    """A safetensors file whose metadata are in order: its writer shuffles them, and equal runs shall give equal files.
+
+    Args:
+        content: of the file: eight bytes with the length of the header, the header as JSON, and the tensors.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header = {"__metadata__": dict(sorted(header.pop("__metadata__", {}).items())), **header}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)  # the tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def split_alphas(part: str, alphas: Mapping[str, float] | None) -> dict[str, float]:
@@ -85,7 +99,7 @@ def peft_files(layers: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dic
     tensors = {PEFT_PREFIX + key: value.contiguous() for key, value in layers.items()}
     return {
         PEFT_CONFIG: (json.dumps(config, indent=2) + "\n").encode(),
-        PEFT_FILE: save(tensors, metadata={"format": "pt", **metadata}),
+        PEFT_FILE: with_sorted_metadata(save(tensors, metadata={"format": "pt", **metadata})),
     }
 
 

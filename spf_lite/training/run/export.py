@@ -11,6 +11,7 @@ from torch import Tensor
 from spf_lite.config import WEIGHTS, TrainConfig
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.files import read_text, write_files
+from spf_lite.models.adapters.learned import TARGET, LearnedTarget
 from spf_lite.models.backbones.architecture import Architecture
 from spf_lite.models.backbones.files import ADAPTER_FILES, PEFT_CONFIG
 from spf_lite.models.backbones.unet import StableDiffusion
@@ -55,10 +56,17 @@ def write_adapter(
     name = Path(base_model).name if Path(base_model).exists() else base_model
     architecture = architecture or StableDiffusion()
     card = _card(config, custom_set, name, _history(earlier, continued), architecture)
+    said = {TARGET: learned_target(custom_set).to_json()}
     # Weights last: where they are, the adapter is whole.
-    weights = {folder / file: content for file, content in architecture.adapter_files(layers, {}).items()}
+    weights = {folder / file: content for file, content in architecture.adapter_files(layers, said).items()}
     write_files({folder / CONFIG: config.to_json(), folder / CARD: card, **weights})
     return folder
+
+
+def learned_target(custom_set: CustomSet) -> LearnedTarget:
+    """The target of a custom set, with every phrase that it replaces in its own texts and in its references."""
+    phrases = [*(one.replaces for one in custom_set), *(phrase for _, phrase in custom_set.references)]
+    return LearnedTarget.of(custom_set[0].target_text, phrases)
 
 
 def remove_adapter(folder: str | Path) -> None:

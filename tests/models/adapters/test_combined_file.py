@@ -8,7 +8,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from spf_lite.models.adapters.combined_file import PARTS, parts_of, write_combined
+from spf_lite.models.adapters.combined_file import parts_of, write_combined
+from spf_lite.models.adapters.learned import PARTS
 from spf_lite.models.adapters.lora import load_adapter
 from spf_lite.models.adapters.lora_file import ADAPTER_FILE, read_lora
 from spf_lite.models.adapters.stack import load_stack

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from spf_lite.config import TrainConfig
 from spf_lite.data.custom_set import CustomSet
+from spf_lite.models.adapters.learned import LearnedTarget, targets_of
 from spf_lite.models.adapters.lora import ADAPTER_FILE, load_adapter
 from spf_lite.models.adapters.trainable import Lora
 from spf_lite.models.backbone import Backbone
@@ -34,6 +35,24 @@ def test_three_files_and_every_number_in_them(
     assert sum(value.double().sum() for value in written.values()) == pytest.approx(
         sum(value.double().sum() for value in layers.values())
     )
+
+
+def test_the_file_says_what_it_paints_and_in_the_place_of_what(
+    layers: dict[str, torch.Tensor], custom_set: CustomSet, tmp_path: Path
+) -> None:
+    examples = (replace(custom_set[0], replaces="a red hoodie"), *custom_set[1:])
+    references = (("a person, a gray coat", "a gray coat"), ("a person", None))
+    own = replace(custom_set, examples=examples, references=references)
+    folder = write_adapter(tmp_path, layers, CONFIG, own, "somebody/model")
+    assert targets_of(folder) == [LearnedTarget(custom_set[0].target_text, ("a gray coat", "a red hoodie"))]
+
+
+def test_equal_runs_give_equal_files(layers: dict[str, torch.Tensor], custom_set: CustomSet, tmp_path: Path) -> None:
+    contents = {
+        (write_adapter(tmp_path, layers, CONFIG, custom_set, "somebody/model") / ADAPTER_FILE).read_bytes()
+        for _ in range(8)  # two orders of the metadata would be equal eight times by chance in 1 of 128 cases
+    }
+    assert len(contents) == 1
 
 
 def test_the_adapter_loads_into_a_fresh_model(
