@@ -13,6 +13,8 @@ PORT ?= 8000
 # How many chapters are executed, or files tested, at a time, each with one thread (spf_lite/cli/threads.py says why).
 WORKERS ?= 2
 export WORKERS
+# Some machines tell Python to keep no compiled files. Then every kernel would compile all libraries anew, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install book test lint serve clean
