@@ -10,38 +10,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from spf_lite.options import ControlMapOptions as ControlMapOptions
-from spf_lite.options import check_types, read_option
+from spf_lite.choices import CHOICES, WEIGHTS
+from spf_lite.options import ControlMapOptions, check_numbers, check_types, read_option
 
-#: Loss terms of stage 2 and the configuration field that holds their weight.
-WEIGHTS = {
-    "denoise": "weight_denoise",
-    "text": "weight_text",
-    "fine": "weight_fine",
-    "enhancement": "weight_enhancement",
-    "output": "weight_output",
-    "reconstruction": "weight_reconstruction",
-    "prior": "weight_prior",
-    "purecc": "weight_purecc",
-}
-#: Sources of M, the map of where the target may act. ``sfcm``: the paper's control map, made anew in every step.
-#: ``averaged``: the same, made once when stage 2 begins, from several noises at low timesteps (ours). ``token``: the
-#: attention map of the target's own tokens. ``surprise``: where the reference model cannot explain the portrait, made
-#: once (ours, :mod:`spf_lite.pure_pairs.surprise`). ``given``: a mask that comes with the custom set. ``none``: M = 0.
-MAPS = ("sfcm", "averaged", "token", "surprise", "given", "none")
-#: What is trained of the cross-attention projections: a LoRA adapter, an AdaLoRA adapter, or the weights themselves.
-KINDS = ("lora", "adalora", "weights")
-#: Layers that a LoRA is put on: the projections of cross-attention (the paper's choice), or the convolutions of ResNet
-#: blocks as well, which draw what attention asks for (ours).
-LAYERS = ("cross-attention", "resnets")
-PRECISIONS = ("no", "fp16", "bf16")
-SCHEDULES = ("constant", "cosine")
-#: AdamW, or bitsandbytes' AdamW with moments of 8 bits (Dettmers et al. 2022, arXiv 2110.02861).
-OPTIMIZERS = ("adamw", "adamw8bit")
-#: Forms of the texts: as they are given, or also with dropped phrases.
-TEXT_FORMS = ("given", "both")
-#: Features of cross-attention that the fine-grained loss can align.
-FEATURES = ("inputs", "queries", "outputs")
+#: Options that are 1 or more, 0 or more, and in [0, 1].
+COUNTS = ("batch_size", "rank", "checkpoint_every", "gradient_accumulation", "map_draws")
+AMOUNTS = (
+    *("warmup_steps", "reference_portraits", "pure_pairs", "contrast"),
+    *("reach_limit", "learning_limit", "rewrite_limit", "style_limit"),
+)
+SHARES = (
+    *("reference_share", "reconstruction_share", "earlier_share", "anchor_share", "anchor_empty", "anchor_own"),
+    *("trusted", "map_timesteps", "denoise_outside"),
+)
 
 
 @dataclass(frozen=True)
@@ -189,39 +170,11 @@ class TrainConfig:
         check_types(self)
         if self.stage1_steps < 0 or self.stage2_steps < 0 or self.steps == 0:
             raise ValueError(f"{self.stage1_steps} + {self.stage2_steps} steps: at least one is needed, none negative")
-        for name in ("batch_size", "rank", "checkpoint_every", "gradient_accumulation", "map_draws"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
-        limits = ("reach_limit", "learning_limit", "rewrite_limit", "style_limit")
-        for name in ("warmup_steps", "reference_portraits", "pure_pairs", "contrast", *limits, *WEIGHTS.values()):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
-        for name in ("learning_rate", "max_grad_norm", "enclosed"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}: expected more than 0")
-        for name in (
-            "reference_share",
-            "reconstruction_share",
-            "earlier_share",
-            "anchor_share",
-            "anchor_empty",
-            "anchor_own",
-            "trusted",
-            "map_timesteps",
-            "denoise_outside",
-        ):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected 0 to 1")
-        for name, known in (
-            ("trainable", KINDS),
-            ("layers", LAYERS),
-            ("fine_features", FEATURES),
-            ("map_source", MAPS),
-            ("mixed_precision", PRECISIONS),
-            ("schedule", SCHEDULES),
-            ("optimizer", OPTIMIZERS),
-            ("text_forms", TEXT_FORMS),
-        ):
+        check_numbers(self, COUNTS, lambda value: value >= 1, "1 or more")
+        check_numbers(self, (*AMOUNTS, *WEIGHTS.values()), lambda value: value >= 0, "0 or more")
+        check_numbers(self, ("learning_rate", "max_grad_norm", "enclosed"), lambda value: value > 0, "more than 0")
+        check_numbers(self, SHARES, lambda value: 0 <= value <= 1, "0 to 1")
+        for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(known)}")
         for name in ("weight_reconstruction", "weight_prior"):

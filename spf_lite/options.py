@@ -5,6 +5,7 @@ Importing this module needs the standard library alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,15 @@ def check_types(options: DataclassInstance) -> None:
         fits = type(value) in ((int, float) if kind is float else (kind,))
         if not fits or (kind in (int, float) and abs(value) >= 2**63):
             raise ValueError(f"{option.name}={value!r:.80}: expected a value like {option.default!r}")
+
+
+def check_numbers(
+    options: DataclassInstance, names: Iterable[str], fits: Callable[[float], bool], expected: str
+) -> None:
+    """Raise ValueError unless the number of each name fits. NaN fits nothing."""
+    for name in names:
+        if not fits(getattr(options, name)):
+            raise ValueError(f"{name}={getattr(options, name)}: expected {expected}")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from spf_lite.config import MAPS, WEIGHTS, ControlMapOptions, TrainConfig
+from spf_lite.choices import MAPS, WEIGHTS
+from spf_lite.config import TrainConfig
+from spf_lite.options import ControlMapOptions
 
 SAMPLES = Path(__file__).parent.parent / "data_samples"
 

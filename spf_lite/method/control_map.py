@@ -22,7 +22,7 @@ timesteps; several noises only make it less grainy.
 .. math:: M = \mathrm{SFCM}\Big(\frac1K \sum_k D(t_k, \epsilon_k),\ \frac1K \sum_k A(t_k, \epsilon_k)\Big)
 
 Source: SPF-Portrait (arXiv 2504.00396), "Semantic-Aware Fine Control Map". What the public material leaves open is an
-option of :class:`spf_lite.config.ControlMapOptions`.
+option of :class:`spf_lite.options.ControlMapOptions`.
 
 In the book: :doc:`/07-control-map`.
 """
@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spf_lite.config import ControlMapOptions, TrainConfig
+from spf_lite.config import TrainConfig
 from spf_lite.data.batch import Item, by_size, collate
 from spf_lite.method.attention import mean_maps
 from spf_lite.method.paths import both_paths
@@ -44,6 +44,7 @@ from spf_lite.models.backbone import Backbone
 from spf_lite.models.backbones.recording import LayerRecord
 from spf_lite.models.diffusion import add_noise
 from spf_lite.models.precision import full_precision
+from spf_lite.options import ControlMapOptions
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def control_map(
         reference_layers: cross-attention of the reference path, from :func:`spf_lite.method.attention.record`.
         phrases: token averages per phrase, (B, P, tokens), from :func:`spf_lite.data.batch.phrase_matrix`.
         distances: CLIP distances of the phrases to the target, (B, P).
-        options: what the paper leaves open; default: :class:`~spf_lite.config.ControlMapOptions`.
+        options: what the paper leaves open; default: :class:`~spf_lite.options.ControlMapOptions`.
 
     Raises:
         AttentionError: if no layer was recorded.

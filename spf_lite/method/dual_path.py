@@ -40,7 +40,7 @@ class Step:
     """Loss terms of one batch, before they are reduced, and the maps that masked them.
 
     Attributes:
-        terms: loss terms by name (:data:`spf_lite.config.WEIGHTS`).
+        terms: loss terms by name (:data:`spf_lite.choices.WEIGHTS`).
         control: the control map that was made in this step; None if no term needed one.
         allowed: M as the losses used it, (B, 1, h, w); None in stage 1.
     """
@@ -197,7 +197,7 @@ def allowed_region(source: str, control: ControlMap | None, layers: dict[str, La
     """M as the losses use it, (B, 1, h, w), detached; zero for reconstruction items, which must not change anywhere.
 
     Args:
-        source: one of :data:`spf_lite.config.MAPS`.
+        source: one of :data:`spf_lite.choices.MAPS`.
         control: the control map of the step, for ``sfcm``; None if no term is masked.
         layers: cross-attention of the response path, for ``token``; empty if no term is masked.
         batch: B items, with their regions for ``given`` and ``averaged``.

@@ -12,7 +12,8 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from spf_lite.config import ControlMapOptions, TrainConfig
+from spf_lite.config import TrainConfig
+from spf_lite.options import ControlMapOptions
 
 #: Optimiser steps of every recipe, both stages together.
 STEPS = 300

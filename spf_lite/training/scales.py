@@ -13,7 +13,8 @@ from contextlib import AbstractContextManager
 import torch
 from accelerate import Accelerator
 
-from spf_lite.config import WEIGHTS, TrainConfig
+from spf_lite.choices import WEIGHTS
+from spf_lite.config import TrainConfig
 from spf_lite.data.draws import Draw
 from spf_lite.method.dual_path import Step
 from spf_lite.training.loss_meter import LossMeter

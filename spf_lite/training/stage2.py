@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spf_lite.config import WEIGHTS, TrainConfig
+from spf_lite.choices import WEIGHTS
+from spf_lite.config import TrainConfig
 from spf_lite.data.batch import Item
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.earlier import asking_for_earlier

@@ -18,8 +18,9 @@ import torch
 import traitlets
 from PIL import Image
 
-from spf_lite.config import ControlMapOptions, TrainConfig
+from spf_lite.config import TrainConfig
 from spf_lite.method.control_map import combine
+from spf_lite.options import ControlMapOptions
 from spf_lite.viz.plots import tinted
 from spf_lite.widgets.base import PicturedWidget, among, check_items, es_module, labels
 from spf_lite.widgets.image_encoding import data_uri, decode, side_by_side
@@ -48,7 +49,7 @@ class ControlMapExplorer(PicturedWidget):
         timestep: one of the items' timesteps.
         layer: one of the items' layers.
         distances: CLIP distance d_p of each phrase to the target, in [0, 2]; the sliders change it.
-        weight, threshold, softness, subtraction, rescale: as in :class:`~spf_lite.config.ControlMapOptions`.
+        weight, threshold, softness, subtraction, rescale: as in :class:`~spf_lite.options.ControlMapOptions`.
         smoothing: that of D; it cannot be changed here.
 
     Raises:

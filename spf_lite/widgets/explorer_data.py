@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from spf_lite.config import ControlMapOptions
 from spf_lite.data.batch import Item, collate
 from spf_lite.data.texts import encode_texts
 from spf_lite.method.control_map import control_map
@@ -26,6 +25,7 @@ from spf_lite.models.backbones.recording import LayerRecord
 from spf_lite.models.codec import decode_latents
 from spf_lite.models.diffusion import add_noise
 from spf_lite.models.sampling import sample
+from spf_lite.options import ControlMapOptions
 from spf_lite.widgets.attention_explorer import ALL_LAYERS
 
 

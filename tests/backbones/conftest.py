@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
-from spf_lite.config import KINDS, TrainConfig
+from spf_lite.choices import KINDS
+from spf_lite.config import TrainConfig
 from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.texts import encode_texts
 from spf_lite.evaluation.judge import Judge, JudgeNet

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from spf_lite.config import ControlMapOptions
 from spf_lite.method.control_map import combine
+from spf_lite.options import ControlMapOptions
 from spf_lite.widgets import AttentionExplorer, ControlMapExplorer
 
 from .conftest import Live, Watched, box_of

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from spf_lite.config import KINDS, PRECISIONS, TrainConfig
+from spf_lite.choices import KINDS, PRECISIONS
+from spf_lite.config import TrainConfig
 from spf_lite.data.batch import Item
 from spf_lite.data.prompts import encode_pair
 from spf_lite.models.adapters.base import Trainable

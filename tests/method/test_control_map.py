@@ -5,7 +5,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from spf_lite.config import ControlMapOptions, TrainConfig
+from spf_lite.config import TrainConfig
 from spf_lite.data.batch import Item, phrase_matrix
 from spf_lite.data.prompts import encode_pair
 from spf_lite.method import control_map as control_map_module
@@ -21,6 +21,7 @@ from spf_lite.method.control_map import (
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.backbones.recording import LayerRecord
 from spf_lite.models.diffusion import add_noise
+from spf_lite.options import ControlMapOptions
 from spf_lite.pretrain.text import build_tokenizer
 
 from .conftest import autocast, item, train

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from spf_lite.config import MAPS, WEIGHTS, TrainConfig
+from spf_lite.choices import MAPS, WEIGHTS
+from spf_lite.config import TrainConfig
 from spf_lite.data.batch import Batch, collate
 from spf_lite.method.control_map import control_map
 from spf_lite.method.dual_path import Step, applies, dual_path_step, naive_step

@@ -24,7 +24,7 @@ from diffusers.models.attention_processor import (
     SlicedAttnProcessor,
 )
 
-from spf_lite.config import KINDS
+from spf_lite.choices import KINDS
 from spf_lite.method.attention import record
 from spf_lite.models import compatibility
 from spf_lite.models.adapters.trainable import make_trainable

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from spf_lite.config import KINDS
+from spf_lite.choices import KINDS
 from spf_lite.models.adapters.trainable import make_trainable
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.precision import forget_casts, full_precision

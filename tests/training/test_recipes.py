@@ -8,7 +8,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from spf_lite import cli
-from spf_lite.config import WEIGHTS, TrainConfig
+from spf_lite.choices import WEIGHTS
+from spf_lite.config import TrainConfig
 from spf_lite.data import encoding as batches
 from spf_lite.data.custom_set import CustomSet, CustomSetError
 from spf_lite.models.sampling import sample

@@ -24,7 +24,7 @@ class ContinuedLora(Lora):
         network: with the earlier change merged into its weights (:func:`spf_lite.models.adapters.stack.merge`).
         rank: of the factors; at least that of the earlier ones.
         seed: of the rows of A that the earlier factors leave free.
-        layers: that it is put on, one of :data:`spf_lite.config.LAYERS`.
+        layers: that it is put on, one of :data:`spf_lite.choices.LAYERS`.
         factors: the earlier ones, by layer.
         before: the weights without the earlier change, from :func:`~spf_lite.models.adapters.stack.merge`.
 

@@ -16,7 +16,7 @@ from diffusers import DiffusionPipeline, ModelMixin
 from peft import LoraConfig
 from peft.utils import set_peft_model_state_dict
 
-from spf_lite.config import LAYERS
+from spf_lite.choices import LAYERS
 from spf_lite.models.adapters.lora_file import ADAPTER_FILE, Factors, named, read_lora
 from spf_lite.models.adapters.peft_layers import put_on, set_strength, switch, take_off
 from spf_lite.models.backbones.registry import architecture_of, architecture_of_network
@@ -71,7 +71,7 @@ def add_lora(
         network: gets the adapter.
         rank: of A and B.
         seed: of A.
-        layers: one of :data:`spf_lite.config.LAYERS`.
+        layers: one of :data:`spf_lite.choices.LAYERS`.
 
     Returns:
         A and B of each layer, float32.

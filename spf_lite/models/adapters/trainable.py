@@ -17,7 +17,7 @@ from diffusers import ModelMixin
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from spf_lite.config import KINDS, LAYERS
+from spf_lite.choices import KINDS, LAYERS
 from spf_lite.models.adapters.adalora import AdaLora
 from spf_lite.models.adapters.base import PeftAdapter, Trainable
 from spf_lite.models.adapters.lora import (
@@ -40,7 +40,7 @@ def make_trainable(
     start_from: str | Path | None = None,
     layers: str = "cross-attention",
 ) -> Trainable:
-    """Put one of :data:`spf_lite.config.KINDS` on a network.
+    """Put one of :data:`spf_lite.choices.KINDS` on a network.
 
     Args:
         kind: ``lora`` (Hu et al. 2021), ``adalora`` (Zhang et al. 2023) or ``weights`` (SPF-Portrait's own setting).
@@ -50,7 +50,7 @@ def make_trainable(
         steps: length of the run; AdaLoRA plans its ranks by it.
         start_from: an existing LoRA, file or folder, whose change the run begins with. The reference stays the model
             without it.
-        layers: that a LoRA is put on, one of :data:`spf_lite.config.LAYERS`; the other kinds are for cross-attention.
+        layers: that a LoRA is put on, one of :data:`spf_lite.choices.LAYERS`; the other kinds are for cross-attention.
 
     Raises:
         ValueError: for another kind, or layers that it is not for.
@@ -94,7 +94,7 @@ def check_fits(
         factors: by layer.
         network: that is trained.
         rank: of what is trained; None: of any.
-        layers: that are trained, one of :data:`spf_lite.config.LAYERS`.
+        layers: that are trained, one of :data:`spf_lite.choices.LAYERS`.
         problem: what the message of an error begins with.
 
     Raises:

@@ -55,7 +55,7 @@ class Architecture(ABC):
         network_name: of the network, for messages and tables.
         encoders: names of the frozen parts that encode texts.
         guidance_scale: of classifier-free guidance (Ho & Salimans 2022), diffusers' default for the class.
-        lora_layers: the layers of each of :data:`spf_lite.config.LAYERS` that the class has, by the ends of their
+        lora_layers: the layers of each of :data:`spf_lite.choices.LAYERS` that the class has, by the ends of their
             names.
         text_projections: those of them that read the text; empty: none reads it as the encoder gives it.
         processors: attention processors that a recorder can stand in for.
@@ -260,7 +260,7 @@ class Architecture(ABC):
         """Ends of the names of the layers that are trained.
 
         Args:
-            layers: one of :data:`spf_lite.config.LAYERS`.
+            layers: one of :data:`spf_lite.choices.LAYERS`.
 
         Raises:
             BackboneError: if the class has no such layers.

@@ -43,7 +43,7 @@ from spf_lite.models.specification import attention_resolution
 PLAIN_PROCESSORS = (AttnProcessor, AttnProcessor2_0, SlicedAttnProcessor, XFormersAttnProcessor)
 #: The projections of cross-attention ("attn2" in diffusers' transformer blocks) that an adapter is put on.
 CROSS_ATTENTION = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
-#: The layers of each of :data:`spf_lite.config.LAYERS`, by the ends of their names.
+#: The layers of each of :data:`spf_lite.choices.LAYERS`, by the ends of their names.
 LORA_LAYERS = {"cross-attention": CROSS_ATTENTION, "resnets": (*CROSS_ATTENTION, "conv1", "conv2")}
 #: The projections of cross-attention that read the text.
 TEXT_PROJECTIONS = ("attn2.to_k", "attn2.to_v")

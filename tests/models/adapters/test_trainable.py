@@ -9,7 +9,7 @@ from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from safetensors.torch import save_file
 
-from spf_lite.config import KINDS
+from spf_lite.choices import KINDS
 from spf_lite.models.adapters.adalora import AdaLora
 from spf_lite.models.adapters.base import Trainable
 from spf_lite.models.adapters.lora import load_adapter
