@@ -107,16 +107,18 @@ def _between_commas(base_text: str) -> list[tuple[int, int]]:
 def _find(base_text: str, phrase: str, after: int) -> int:
     """Index of a phrase's first character at or after ``after``; -1: it is not there.
 
-    A phrase between two commas comes first, then whole words, then any match: for "a", "red hair, a" gives the last
-    word, not a letter of "hair".
+    A phrase between two commas comes first, then whole words: for "a", "red hair, a" gives the last word, not a letter
+    of "hair". Only a phrase that is nowhere a whole word is looked for inside words.
     """
     if not phrase:
         return -1
     for start, stop in _between_commas(base_text):
         if start >= after and base_text[start:stop] == phrase:
             return start
-    word = re.compile(rf"(?<!\w){re.escape(phrase)}(?!\w)").search(base_text, after)
-    return word.start() if word else base_text.find(phrase, after)
+    whole = re.compile(rf"(?<!\w){re.escape(phrase)}(?!\w)")
+    if word := whole.search(base_text, after):
+        return word.start()
+    return -1 if whole.search(base_text) else base_text.find(phrase, after)
 
 
 def _locate(base_text: str, phrases: Sequence[str]) -> list[tuple[int, int]]:
