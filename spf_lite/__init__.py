@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spf_lite.config import TrainConfig
-    from spf_lite.data.custom_set import CustomSet
+    from spf_lite.data.sets.custom_set import CustomSet
     from spf_lite.evaluation.measuring import measure
     from spf_lite.models.backbone import load
-    from spf_lite.models.sampling import sample
+    from spf_lite.models.running.sampling import sample
     from spf_lite.training.recipes import recipe
     from spf_lite.training.trainer import DualPathTrainer
 
@@ -28,13 +28,13 @@ __all__ = ["CustomSet", "DualPathTrainer", "TrainConfig", "__version__", "load",
 
 #: Where each public name lives. Imported on first use: the configuration needs none of torch and diffusers.
 _HOMES = {
-    "CustomSet": "spf_lite.data.custom_set",
+    "CustomSet": "spf_lite.data.sets.custom_set",
     "DualPathTrainer": "spf_lite.training.trainer",
     "TrainConfig": "spf_lite.config",
     "load": "spf_lite.models.backbone",
     "measure": "spf_lite.evaluation.measuring",
     "recipe": "spf_lite.training.recipes",
-    "sample": "spf_lite.models.sampling",
+    "sample": "spf_lite.models.running.sampling",
 }
 
 

@@ -20,7 +20,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from xdist.remote import Producer  # type: ignore[import-untyped]
 from xdist.scheduler import LoadFileScheduling, Scheduling  # type: ignore[import-untyped]
 
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.evaluation.judge import Judge, JudgeNet
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.pretrain.ship import image_processor, text_tower

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from spf_lite.audit.texts import PORTRAITS, UNRELATED
-from spf_lite.data.captions import occurrences
-from spf_lite.data.metadata import decode, json_object
+from spf_lite.data.sets.captions import occurrences
+from spf_lite.data.sets.metadata import decode, json_object
 from spf_lite.data.texts import text_pair
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.tokenizer import PromptError, check_length

@@ -10,7 +10,7 @@ from PIL import Image
 from spf_lite.audit.prompts import Prompt
 from spf_lite.data.encoding import model_buckets
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 
 #: Pixels that are denoised at a time, those of 16 portraits of 128 pixels a side, or of one of 512.
 PIXELS_AT_A_TIME = 16 * 128**2

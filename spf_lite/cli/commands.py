@@ -65,7 +65,7 @@ def train(options: Namespace) -> int:
     """Also under ``accelerate launch``: the processes share each batch."""
     import torch
 
-    from spf_lite.data.custom_set import CustomSet
+    from spf_lite.data.sets.custom_set import CustomSet
     from spf_lite.training.recipes import recipe
     from spf_lite.training.run.checkpoint import check_holds_run
     from spf_lite.training.trainer import DualPathTrainer
@@ -104,7 +104,7 @@ def sample(options: Namespace) -> int:
     import torch
 
     from spf_lite.models.adapters.stack import load_stack
-    from spf_lite.models.sampling import sample
+    from spf_lite.models.running.sampling import sample
 
     backbone = load_model(options, dtype=getattr(torch, options.dtype))
     if options.adapter:

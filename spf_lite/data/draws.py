@@ -3,7 +3,7 @@
 All of it comes from a random generator that is seeded by the run's seed and the step's number. So it does not depend on
 what was drawn before: a resumed run needs no random state, and every process draws the same batch.
 
-Items of different sizes (:func:`spf_lite.data.geometry.buckets`) never share a batch.
+Items of different sizes (:func:`spf_lite.data.sets.geometry.buckets`) never share a batch.
 """
 
 from __future__ import annotations

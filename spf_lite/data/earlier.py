@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import torch
 
-from spf_lite.data.captions import occurrences
 from spf_lite.data.prompts import split_phrases
+from spf_lite.data.sets.captions import occurrences
 from spf_lite.data.texts import ReferenceTexts, text_pair
 from spf_lite.models.adapters.learned import LearnedTarget
 from spf_lite.models.backbone import Backbone

@@ -19,14 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spf_lite.data.batch import Item, by_size
-from spf_lite.data.custom_set import CustomSet
-from spf_lite.data.geometry import Size, buckets, crop_to, fit, nearest_bucket
 from spf_lite.data.latent_cache import LatentCache
+from spf_lite.data.sets.custom_set import CustomSet
+from spf_lite.data.sets.geometry import Size, buckets, crop_to, fit, nearest_bucket
 from spf_lite.data.texts import ReferenceTexts, embeddings, phrase_distances, text_pair
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import encode_images, to_tensor
-from spf_lite.models.sampling import sample
-from spf_lite.models.shared_work import shared_out
+from spf_lite.models.running.sampling import sample
+from spf_lite.models.running.shared_work import shared_out
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ SAMPLED = 32
 
 
 def model_buckets(backbone: Backbone) -> list[Size]:
-    """The latent sizes that a model is trained on, the square first (:func:`spf_lite.data.geometry.buckets`)."""
+    """The latent sizes that a model is trained on, the square first (:func:`spf_lite.data.sets.geometry.buckets`)."""
     config = backbone.network.config
     return buckets(int(np.max(config.sample_size)), backbone.architecture.size_multiple(config))
 
@@ -109,7 +109,7 @@ def _by_group(
 ) -> list[Tensor]:
     """One row per portrait: ``compute`` gets the indices of at most ``most`` portraits of one size.
 
-    If ``shared``, the processes of a run share the parts (:mod:`spf_lite.models.shared_work`).
+    If ``shared``, the processes of a run share the parts (:mod:`spf_lite.models.running.shared_work`).
     """
     groups: dict[Size, list[int]] = {}
     for index, size in enumerate(sizes):

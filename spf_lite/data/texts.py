@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from spf_lite.data.batch import Item
-from spf_lite.data.captions import occurrences
 from spf_lite.data.prompts import PromptPair, encode_pair, joined, split_phrases
+from spf_lite.data.sets.captions import occurrences
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import encode_text
 from spf_lite.models.tokenizer import PromptError, tokenize

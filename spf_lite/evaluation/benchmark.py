@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spf_lite.config import TrainConfig
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.evaluation.judge import load_judge
 from spf_lite.evaluation.measuring import EvaluationSet, measure_on, sample_evaluation_sets
 from spf_lite.evaluation.report import measures_of

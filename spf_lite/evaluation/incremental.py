@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from spf_lite.config import TrainConfig
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.evaluation.benchmark import set_folder
 from spf_lite.evaluation.judge import head_of, load_judge
 from spf_lite.evaluation.measuring import EvaluationSet, sample_evaluation_set

@@ -19,7 +19,7 @@ from spf_lite.evaluation.judge import INPUT_SIZE, Judge, Verdict, load_judge
 from spf_lite.evaluation.report import SHORT, PollutionReport, joined
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import to_tensor
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.tiny_world.custom_sets import evaluation_portraits, spurious_attributes, unnamed_attributes
 from spf_lite.tiny_world.portraits import Portrait, complete, describe, get_target
 from spf_lite.tiny_world.rendering import PARTS, counterfactual, true_region

@@ -15,7 +15,7 @@ from spf_lite.evaluation.judge import Judge
 from spf_lite.evaluation.measuring import sample_evaluation_set
 from spf_lite.models.adapters.lora import load_adapter
 from spf_lite.models.backbone import load
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 
 
 def sampled_portraits(

@@ -19,7 +19,7 @@ from spf_lite.evaluation.attributes import flip_rates, pure
 from spf_lite.evaluation.judge import Judge, head_of
 from spf_lite.evaluation.measuring import FIRST_SEED, EvaluationSet, clip_images
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.tiny_world.custom_sets import evaluation_portraits
 from spf_lite.tiny_world.portraits import complete, describe, get_target
 

@@ -27,8 +27,8 @@ from spf_lite.method.attention import record
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.backbones.recording import LayerRecord
 from spf_lite.models.diffusion import network_times
-from spf_lite.models.prefix_cache import shared_prefix
-from spf_lite.models.shared_work import shared_out
+from spf_lite.models.running.prefix_cache import shared_prefix
+from spf_lite.models.running.shared_work import shared_out
 
 #: Latents that pass through the reference path at a time, where any number is asked for.
 CHUNK = 32
@@ -71,7 +71,7 @@ def reference_path(
 def reference_predictions(backbone: Backbone, noisy: Tensor, times: Tensor, text: Tensor) -> Tensor:
     """Predictions of the reference model for any number of noisy latents, a few at a time, in main memory.
 
-    The processes of a run share them (:mod:`spf_lite.models.shared_work`).
+    The processes of a run share them (:mod:`spf_lite.models.running.shared_work`).
 
     Args:
         backbone: the model; its reference path is used.

@@ -14,7 +14,7 @@ from spf_lite.data.texts import empty_text, encode_texts
 from spf_lite.models.adapters.base import Trainable
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import network_times
-from spf_lite.models.prefix_cache import shared_prefix
+from spf_lite.models.running.prefix_cache import shared_prefix
 
 
 def purecc_loss(response: Tensor, base: Tensor, concept: Tensor) -> Tensor:

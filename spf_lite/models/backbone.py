@@ -26,10 +26,10 @@ from spf_lite.models.backbones.architecture import Architecture
 from spf_lite.models.backbones.registry import architecture_of
 from spf_lite.models.clip import Clip
 from spf_lite.models.codec import decode_latents
-from spf_lite.models.compatibility import check_pipeline, check_precision, check_source
 from spf_lite.models.errors import BackboneError
+from spf_lite.models.loading.compatibility import check_pipeline, check_precision, check_source
+from spf_lite.models.loading.single_file import check_complete, check_convertible, with_config
 from spf_lite.models.quiet import no_loading_bars
-from spf_lite.models.single_file import check_complete, check_convertible, with_config
 from spf_lite.models.source import Source
 from spf_lite.models.specification import USUAL_GUIDANCE, BackboneSpec, specification_of
 from spf_lite.models.tokenizer import Reader
@@ -65,7 +65,7 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes. Parts that are not needed may be elsewhere (:mod:`spf_lite.models.resting`)."""
+        """Where the network computes. What is not needed may be elsewhere (:mod:`spf_lite.models.running.resting`)."""
         return torch.device(self.network.device)
 
     @property
@@ -133,8 +133,8 @@ def load(
             (:data:`spf_lite.models.backbones.registry.ARCHITECTURES`), which its ``model_index.json`` names, or a
             single file (``.safetensors`` or ``.ckpt``) in the layout of the original code; ``~`` is the home folder.
         device: where its modules go; default: :func:`best_device`.
-        dtype: of its weights, one of :data:`spf_lite.models.compatibility.DTYPES`; default: float32. With 16 bits a
-            GPU holds a larger model, and training has to compute in mixed precision. CLIP, which measures,
+        dtype: of its weights, one of :data:`spf_lite.models.loading.compatibility.DTYPES`; default: float32. With
+            16 bits a GPU holds a larger model, and training has to compute in mixed precision. CLIP, which measures,
             stays in float32.
         revision: branch, tag or commit on the hub, of the model's files; default: the main branch.
         variant: of the weight files, such as ``fp16``; default: the plain files.
@@ -143,8 +143,8 @@ def load(
 
     Raises:
         BackboneError: if there is no such model, or it is of a kind that the method cannot work with
-            (:mod:`spf_lite.models.compatibility`), which is found out before its weights are read; if a file cannot be
-            read safely; if options make no sense together; or if the device does not compute in ``dtype``.
+            (:mod:`spf_lite.models.loading.compatibility`), which is found out before its weights are read; if a file
+            cannot be read safely; if options make no sense together; or if the device does not compute in ``dtype``.
     """
     config = None if config is None else str(Path(config).expanduser()) if config.startswith("~") else config
     spec = specification_of(name, config)

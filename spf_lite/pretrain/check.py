@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from spf_lite.evaluation.judge import HEADS, Judge
 from spf_lite.evaluation.statistics import Estimate, mean_interval
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.pretrain.dataset import MASK_SIZE, Split, portraits_of
 from spf_lite.pretrain.judge import accuracy
 from spf_lite.tiny_world.custom_sets import evaluation_portraits, unnamed_attributes

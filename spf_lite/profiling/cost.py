@@ -30,7 +30,7 @@ from spf_lite.method.dual_path import dual_path_step, naive_step
 from spf_lite.models.adapters.peft_layers import switch
 from spf_lite.models.adapters.trainable import Lora
 from spf_lite.models.backbone import Backbone, load
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.profiling.random_models import random_batch, random_sd15
 
 logger = logging.getLogger(__name__)

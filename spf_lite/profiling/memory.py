@@ -99,8 +99,8 @@ def step_memory(
     """Count the memory of one training step.
 
     Text encoders and autoencoder are counted as if they were on the card. The trainer moves those that a step does not
-    need to main memory (:mod:`spf_lite.models.resting`), so that its steps take less than this; the preparation of
-    stage 2 has them all.
+    need to main memory (:mod:`spf_lite.models.running.resting`), so that its steps take less than this; the preparation
+    of stage 2 has them all.
 
     Args:
         backbone: on the meta device, with an adapter as its trainable, as

@@ -22,7 +22,7 @@ from torch import Tensor
 from spf_lite.data.texts import empty_text, encode_texts
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import Sampler
-from spf_lite.models.shared_work import shared_out
+from spf_lite.models.running.shared_work import shared_out
 
 #: Sampling steps, and portraits at a time.
 STEPS, CHUNK = 25, 32

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from spf_lite.config import TrainConfig
-from spf_lite.models.compatibility import check_precision
+from spf_lite.models.loading.compatibility import check_precision
 
 
 def learning_rates(optimizer: Optimizer, config: TrainConfig) -> LambdaLR:

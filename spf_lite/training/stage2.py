@@ -16,9 +16,9 @@ from typing import Any
 from spf_lite.choices import WEIGHTS
 from spf_lite.config import TrainConfig
 from spf_lite.data.batch import Item
-from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.earlier import asking_for_earlier
 from spf_lite.data.encoding import reference_items, reference_latents
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.data.texts import ReferenceTexts, check_texts, with_text_forms
 from spf_lite.method.contrast import contrast_directions
 from spf_lite.method.control_map import with_averaged_maps

@@ -19,12 +19,12 @@ from tqdm.auto import tqdm
 
 from spf_lite.config import TrainConfig
 from spf_lite.data.batch import Item
-from spf_lite.data.custom_set import CustomSet, CustomSetError
 from spf_lite.data.encoding import custom_items
 from spf_lite.data.latent_cache import LatentCache
+from spf_lite.data.sets.custom_set import CustomSet, CustomSetError
 from spf_lite.method.control_map import ControlMap
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.resting import Resting, unneeded
+from spf_lite.models.running.resting import Resting, unneeded
 from spf_lite.training.loss_meter import check_finite
 from spf_lite.training.optimisation import Optimisation
 from spf_lite.training.passes import Passes

@@ -15,8 +15,8 @@ import traitlets
 from PIL import Image
 
 from spf_lite.widgets.base import PicturedWidget, among, check_items, es_module, labels
-from spf_lite.widgets.image_encoding import data_uri, decode, side_by_side
-from spf_lite.widgets.map_encoding import ORANGES, Floats, checked, heat, pack_scaled, unpack_scaled
+from spf_lite.widgets.content.image_encoding import data_uri, decode, side_by_side
+from spf_lite.widgets.content.map_encoding import ORANGES, Floats, checked, heat, pack_scaled, unpack_scaled
 
 _KEYS = {"label", "image", "tokens", "timesteps", "layers", "maps"}
 ALL_LAYERS = "all layers"

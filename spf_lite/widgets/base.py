@@ -10,7 +10,7 @@ import anywidget
 import traitlets
 from PIL import Image
 
-from spf_lite.widgets.image_encoding import png
+from spf_lite.widgets.content.image_encoding import png
 
 FOLDER = Path(__file__).parent
 T = TypeVar("T")

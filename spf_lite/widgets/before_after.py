@@ -16,7 +16,7 @@ import traitlets
 from PIL import Image
 
 from spf_lite.widgets.base import PicturedWidget, among, es_module
-from spf_lite.widgets.image_encoding import data_uri, decode, side_by_side
+from spf_lite.widgets.content.image_encoding import data_uri, decode, side_by_side
 
 #: Labels of the usual methods; other names are their own labels.
 LABELS = {"naive": "naive fine-tuning", "spf": "dual path", "pure-pairs": "pure pairs"}

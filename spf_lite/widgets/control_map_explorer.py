@@ -23,8 +23,8 @@ from spf_lite.method.control_map import combine
 from spf_lite.options import ControlMapOptions
 from spf_lite.viz.plots import tinted
 from spf_lite.widgets.base import PicturedWidget, among, check_items, es_module, labels
-from spf_lite.widgets.image_encoding import data_uri, decode, side_by_side
-from spf_lite.widgets.map_encoding import BLUES, Floats, checked, heat, pack, unpack
+from spf_lite.widgets.content.image_encoding import data_uri, decode, side_by_side
+from spf_lite.widgets.content.map_encoding import BLUES, Floats, checked, heat, pack, unpack
 
 _KEYS = {"label", "image", "phrases", "distances", "timesteps", "layers", "difference", "phrase_maps"}
 #: Largest CLIP distance: 1 minus a cosine.

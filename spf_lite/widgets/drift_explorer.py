@@ -18,8 +18,8 @@ from PIL import Image
 from spf_lite.evaluation.drift import drift_by_word, words_of
 from spf_lite.evaluation.statistics import holm
 from spf_lite.widgets.base import PicturedWidget, among, es_module, labels
-from spf_lite.widgets.image_encoding import decode, side_by_side
-from spf_lite.widgets.series import listed, packed_people, packed_pictures
+from spf_lite.widgets.content.image_encoding import decode, side_by_side
+from spf_lite.widgets.content.series import listed, packed_people, packed_pictures
 
 _KEYS = {"label", "moved", "images"}
 

@@ -24,7 +24,7 @@ from spf_lite.models.backbone import Backbone
 from spf_lite.models.backbones.recording import LayerRecord
 from spf_lite.models.codec import decode_latents
 from spf_lite.models.diffusion import add_noise
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.options import ControlMapOptions
 from spf_lite.widgets.attention_explorer import ALL_LAYERS
 

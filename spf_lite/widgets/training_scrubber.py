@@ -14,8 +14,8 @@ import traitlets
 from PIL import Image
 
 from spf_lite.widgets.base import PicturedWidget, among, es_module, labels
-from spf_lite.widgets.image_encoding import decode, side_by_side
-from spf_lite.widgets.series import listed, packed_numbers, packed_people, packed_series
+from spf_lite.widgets.content.image_encoding import decode, side_by_side
+from spf_lite.widgets.content.series import listed, packed_numbers, packed_people, packed_series
 
 
 class TrainingScrubber(PicturedWidget):

@@ -16,8 +16,8 @@ from PIL import Image
 
 from spf_lite.config import TrainConfig
 from spf_lite.widgets.base import PicturedWidget, among, es_module, labels
-from spf_lite.widgets.image_encoding import decode, side_by_side
-from spf_lite.widgets.series import listed, packed_people, packed_pictures, packed_series
+from spf_lite.widgets.content.image_encoding import decode, side_by_side
+from spf_lite.widgets.content.series import listed, packed_people, packed_pictures, packed_series
 
 _KEYS = {"label", "weights", "images", "measures", "remarks", "changes"}
 

@@ -9,7 +9,7 @@ from spf_lite.audit import sampling
 from spf_lite.audit.sampling import Sampler
 from spf_lite.models.adapters.lora import load_adapter
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 
 from .conftest import PROMPTS, bytes_of
 

@@ -18,7 +18,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, T
 
 from spf_lite.choices import KINDS
 from spf_lite.config import TrainConfig
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.data.texts import encode_texts
 from spf_lite.evaluation.judge import Judge, JudgeNet
 from spf_lite.evaluation.measuring import measure
@@ -26,7 +26,7 @@ from spf_lite.method.paths import reference_path
 from spf_lite.models.adapters.lora import load_adapter
 from spf_lite.models.adapters.trainable import make_trainable
 from spf_lite.models.backbone import Backbone, load
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.pretrain.ship import image_processor
 from spf_lite.tiny_world.portraits import all_phrases
 from spf_lite.training.trainer import DualPathTrainer

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import CLIPTokenizer
 
 from spf_lite.config import TrainConfig
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.data.texts import encode_texts, text_pair
 from spf_lite.method.attention import record
 from spf_lite.method.contrast import contrast_directions

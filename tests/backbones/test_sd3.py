@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from spf_lite.config import TrainConfig
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.data.texts import encode_texts, text_pair
 from spf_lite.method.attention import record
 from spf_lite.models.backbone import load

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.data.texts import empty_text, encode_texts
 from spf_lite.models.adapters.lora_file import read_lora
 from spf_lite.models.backbone import load

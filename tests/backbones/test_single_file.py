@@ -27,7 +27,7 @@ from spf_lite.data.texts import encode_texts
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.codec import encode_images
 from spf_lite.models.errors import BackboneError
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 
 from .conftest import second_tokenizer, t5_encoder, t5_tokenizer, text_config, write
 from .original_layout import State, stable_diffusion, stable_diffusion_3, stable_diffusion_xl

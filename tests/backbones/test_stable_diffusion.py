@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.models.backbone import load
 from spf_lite.models.backbones.registry import ARCHITECTURES, architecture_of_network
 from spf_lite.models.backbones.unet import StableDiffusion

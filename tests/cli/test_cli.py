@@ -17,14 +17,14 @@ from safetensors.torch import load_file
 import spf_lite
 from spf_lite import cli
 from spf_lite.config import TrainConfig
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.evaluation import benchmark, measuring, portraits
 from spf_lite.evaluation.report import PollutionReport
 from spf_lite.evaluation.statistics import Estimate
 from spf_lite.models.adapters.lora import ADAPTER_FILE
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.backbones.recording import AttentionError
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.pretrain import check as evaluation
 from spf_lite.pretrain import run as pretraining
 from spf_lite.pretrain.check import Check

@@ -7,10 +7,10 @@ from PIL import Image
 
 from spf_lite.config import TrainConfig
 from spf_lite.data import encoding, texts
-from spf_lite.data.custom_set import CustomSet, Example
 from spf_lite.data.encoding import custom_items, reference_items, reference_latents, reference_sizes, region_of
-from spf_lite.data.geometry import fit
 from spf_lite.data.prompts import encode_pair
+from spf_lite.data.sets.custom_set import CustomSet, Example
+from spf_lite.data.sets.geometry import fit
 from spf_lite.data.texts import check_texts
 from spf_lite.method.control_map import ControlMap
 from spf_lite.models.adapters.lora import add_lora

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from spf_lite.config import TrainConfig
 from spf_lite.data import encoding
-from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.encoding import custom_items
 from spf_lite.data.latent_cache import LatentCache
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.files import UNFINISHED
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.codec import encode_images

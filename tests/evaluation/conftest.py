@@ -11,7 +11,7 @@ from PIL import Image
 from spf_lite.config import TrainConfig
 from spf_lite.evaluation import benchmark, measuring, portraits
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.tiny_world.custom_sets import write_custom_set
 from spf_lite.training.recipes import recipe
 

@@ -12,7 +12,7 @@ from spf_lite.evaluation.report import PollutionReport
 from spf_lite.evaluation.rows import ROW_FILE, Row
 from spf_lite.evaluation.statistics import holm
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.paths import DATA_SAMPLES
 from spf_lite.tiny_world.custom_sets import evaluation_portraits
 from spf_lite.tiny_world.portraits import describe, random_portrait

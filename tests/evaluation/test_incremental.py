@@ -26,7 +26,7 @@ from spf_lite.models.adapters.combined_file import parts_of
 from spf_lite.models.adapters.lora import ADAPTER_FILE
 from spf_lite.models.adapters.lora_file import read_lora
 from spf_lite.models.backbone import Backbone, load
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.paths import DATA_SAMPLES
 from spf_lite.tiny_world.custom_sets import write_custom_set
 from spf_lite.training import trainer as training

@@ -16,7 +16,7 @@ from spf_lite.models.adapters.lora import add_lora, load_adapter
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.codec import decode_latents, encode_text
 from spf_lite.models.errors import BackboneError
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.paths import DATA_SAMPLES
 
 TEXT = "a person, brown short hair, tan skin, smiling, blue hoodie, gray background, sunglasses"

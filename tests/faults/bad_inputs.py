@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spf_lite.config import TrainConfig
-from spf_lite.data.custom_set import CustomSet, CustomSetError
 from spf_lite.data.prompts import encode_pair
+from spf_lite.data.sets.custom_set import CustomSet, CustomSetError
 from spf_lite.models.adapters.lora_file import read_lora
 from spf_lite.models.adapters.trainable import Lora
 from spf_lite.models.errors import BackboneError

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from spf_lite.config import TrainConfig
 from spf_lite.data import encoding
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.method import control_map
 from spf_lite.models.backbones import files
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.training import stage2, step
 from spf_lite.training.run import export
 from spf_lite.training.trainer import DualPathTrainer

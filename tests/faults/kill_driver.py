@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 
 from spf_lite.config import TrainConfig
 from spf_lite.data import encoding
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.models.adapters.lora import ADAPTER_FILE
 from spf_lite.models.backbone import Backbone, load
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.training import stage2, trainer
 from spf_lite.training.run.export import add_measures
 from spf_lite.training.trainer import DualPathTrainer

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from spf_lite.config import TrainConfig
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.models.adapters.lora import ADAPTER_FILE
 from spf_lite.models.errors import BackboneError
 from spf_lite.training import step

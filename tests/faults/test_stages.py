@@ -16,7 +16,7 @@ from spf_lite.data import encoding
 from spf_lite.method import paths
 from spf_lite.method.paths import PathOutput
 from spf_lite.models.adapters.lora import ADAPTER_FILE
-from spf_lite.models.sampling import sample as real_sample
+from spf_lite.models.running.sampling import sample as real_sample
 from spf_lite.training import stage2
 from spf_lite.training.loss_meter import TrainingDivergedError
 from spf_lite.training.run import checkpoint

@@ -17,8 +17,8 @@ from PIL import Image
 from spf_lite.config import TrainConfig
 from spf_lite.data import encoding
 from spf_lite.data.batch import collate
-from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.encoding import custom_items, reference_items, reference_latents
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.evaluation.judge import Judge, JudgeNet
 from spf_lite.evaluation.measuring import measure_on, sample_evaluation_set
 from spf_lite.method.control_map import averaged_maps
@@ -26,7 +26,7 @@ from spf_lite.method.dual_path import dual_path_step, naive_step
 from spf_lite.models.adapters.lora import add_lora, load_adapter
 from spf_lite.models.backbone import Backbone, best_device, load
 from spf_lite.models.codec import decode_latents, encode_images, to_tensor
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.pretrain.check import held_out_accuracy
 from spf_lite.profiling.cost import training_costs
 from spf_lite.pure_pairs import reading, repaint

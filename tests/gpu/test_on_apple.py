@@ -15,12 +15,12 @@ from accelerate.state import AcceleratorState
 
 from spf_lite.config import TrainConfig
 from spf_lite.data import encoding
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.evaluation.judge import Judge, JudgeNet
 from spf_lite.evaluation.measuring import measure_on, sample_evaluation_set
 from spf_lite.models.backbone import Backbone, best_device
-from spf_lite.models.compatibility import check_precision
-from spf_lite.models.sampling import sample
+from spf_lite.models.loading.compatibility import check_precision
+from spf_lite.models.running.sampling import sample
 from spf_lite.pure_pairs import reading, repaint
 from spf_lite.training import stage2
 from spf_lite.training.recipes import recipe

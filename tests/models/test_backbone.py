@@ -8,17 +8,17 @@ import torch
 from diffusers import AutoencoderTiny, PNDMScheduler
 
 from spf_lite.config import TrainConfig
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.models.adapters.lora import add_lora
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.codec import decode_latents
 from spf_lite.models.errors import BackboneError
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.training.trainer import DualPathTrainer
 
 from ..conftest import deaf_unet
 from .conftest import without_grad
-from .test_compatibility import small_unet
+from .loading.test_compatibility import small_unet
 
 
 def test_models_that_cannot_be_used_are_refused(toy_folders: dict[str, Path], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page
 
 from spf_lite.models.adapters.lora import load_adapter
 from spf_lite.models.backbone import load
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.models.tokenizer import tokenize
 from spf_lite.paths import DATA_SAMPLES
 from spf_lite.tiny_world.portraits import TARGETS, all_phrases, complete, describe, random_portrait

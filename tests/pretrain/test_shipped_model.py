@@ -11,7 +11,7 @@ from PIL import Image
 
 from spf_lite.evaluation.judge import Judge
 from spf_lite.models.backbone import Backbone, load
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.models.specification import specification_of
 from spf_lite.pretrain.run import PARTS
 from spf_lite.tiny_world.portraits import TARGETS, Portrait, describe

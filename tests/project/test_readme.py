@@ -89,7 +89,9 @@ def test_readme_library_page_and_package_open_with_the_same_five_lines() -> None
     assert _statements(spf_lite.__doc__.split("::\n")[1]) == five
 
 
-@pytest.mark.parametrize(("failing", "given"), [("", ["book", "test"]), ("book", ["book"])])
+@pytest.mark.parametrize(
+    ("failing", "given"), [("", ["install", "book", "test"]), ("book", ["install", "book"]), ("install", ["install"])]
+)
 def test_continuous_integration_renders_the_book_and_then_tests(failing: str, given: list[str], tmp_path: Path) -> None:
     """Run with programs that only note what they were asked for; what fails ends it."""
     for name in ("make", "chromium"):

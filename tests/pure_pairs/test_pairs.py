@@ -6,8 +6,8 @@ import torch
 
 from spf_lite.config import TrainConfig
 from spf_lite.data.batch import Item
-from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.prompts import encode_pair
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.models.backbone import Backbone
 from spf_lite.pure_pairs import pairs, rewrite
 from spf_lite.pure_pairs.pairs import margin_ranks, painted, with_pure_pairs

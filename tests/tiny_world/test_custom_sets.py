@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.tiny_world.custom_sets import (
     CAPTIONS,
     SPURIOUS_ATTRIBUTES,

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from spf_lite.config import TrainConfig
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.models.adapters.adalora import AdaLora
 from spf_lite.paths import DATA_SAMPLES
 from spf_lite.training.loss_meter import TrainingDivergedError

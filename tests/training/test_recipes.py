@@ -11,8 +11,8 @@ from spf_lite import cli
 from spf_lite.choices import WEIGHTS
 from spf_lite.config import TrainConfig
 from spf_lite.data import encoding as batches
-from spf_lite.data.custom_set import CustomSet, CustomSetError
-from spf_lite.models.sampling import sample
+from spf_lite.data.sets.custom_set import CustomSet, CustomSetError
+from spf_lite.models.running.sampling import sample
 from spf_lite.pure_pairs import reading, repaint, rewrite
 from spf_lite.training import stage2
 from spf_lite.training.recipes import PAIR_STEPS, RECIPES, STEPS, recipe

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from spf_lite.choices import KINDS
 from spf_lite.config import TrainConfig
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.models.adapters.lora import ADAPTER_FILE, load_adapter
 from spf_lite.models.adapters.stack import load_stack
 from spf_lite.models.backbone import Backbone

@@ -10,11 +10,11 @@ from diffusers import StableDiffusionPipeline
 
 from spf_lite.config import TrainConfig
 from spf_lite.data.batch import collate
-from spf_lite.data.custom_set import CustomSet, CustomSetError
+from spf_lite.data.sets.custom_set import CustomSet, CustomSetError
 from spf_lite.method.dual_path import dual_path_step
 from spf_lite.models.adapters.lora import load_adapter
 from spf_lite.models.backbone import Backbone, load
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.models.tokenizer import TargetTruncatedError
 from spf_lite.training.loss_meter import TrainingDivergedError
 from spf_lite.training.trainer import DualPathTrainer

@@ -12,7 +12,7 @@ from PIL import Image
 from spf_lite.tiny_world.portraits import Portrait
 from spf_lite.tiny_world.rendering import render
 from spf_lite.widgets import BeforeAfter
-from spf_lite.widgets.image_encoding import data_uri, decode, side_by_side
+from spf_lite.widgets.content.image_encoding import data_uri, decode, side_by_side
 
 
 def _item(target: str = "sunglasses", seed: int = 0, **changes: object) -> dict[str, Any]:

@@ -11,15 +11,15 @@ import traitlets
 from PIL import Image
 
 from spf_lite.config import TrainConfig
-from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.encoding import custom_items
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.method.control_map import combine
 from spf_lite.models.adapters.lora import add_lora
 from spf_lite.models.backbone import Backbone
 from spf_lite.options import ControlMapOptions
 from spf_lite.widgets import ControlMapExplorer
+from spf_lite.widgets.content.map_encoding import checked, heat, pack, pack_scaled, unpack, unpack_scaled
 from spf_lite.widgets.explorer_data import control_map_items, layer_label
-from spf_lite.widgets.map_encoding import checked, heat, pack, pack_scaled, unpack, unpack_scaled
 
 PHRASES = ["a person", "red hair", "blue hoodie"]
 

@@ -6,7 +6,7 @@ import traitlets
 from PIL import Image
 
 from spf_lite.widgets import DriftExplorer
-from spf_lite.widgets.image_encoding import decode
+from spf_lite.widgets.content.image_encoding import decode
 
 TEXTS = ["a person, sad", "a person, Smiling"] * 6
 MOVED = [0.10, 0.30, 0.11, 0.31, 0.12, 0.32, 0.10, 0.30, 0.11, 0.31, 0.12, 0.32]

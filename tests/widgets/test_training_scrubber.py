@@ -6,7 +6,7 @@ import traitlets
 from PIL import Image
 
 from spf_lite.widgets import TrainingScrubber
-from spf_lite.widgets.image_encoding import decode
+from spf_lite.widgets.content.image_encoding import decode
 
 PEOPLE = ["Ada", "Ben"]
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from spf_lite.config import TrainConfig
 from spf_lite.widgets import TrainingScrubber, WeightExplorer
-from spf_lite.widgets.image_encoding import decode
+from spf_lite.widgets.content.image_encoding import decode
 
 PEOPLE = ["Ada", "Ben"]
 BASE = [Image.new("RGB", (8, 8), (0, 100 * p, 255)) for p in range(2)]

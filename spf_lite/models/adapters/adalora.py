@@ -12,7 +12,7 @@ from spf_lite.models.adapters.base import PeftAdapter
 from spf_lite.models.adapters.lora import ADAPTER, check_no_adapter, learned_parameters
 from spf_lite.models.adapters.peft_layers import put_on
 from spf_lite.models.backbones.registry import architecture_of_network
-from spf_lite.models.compatibility import check_network
+from spf_lite.models.loading.compatibility import check_network
 
 #: What peft's allocator keeps of each entry: its importance, and the running means of importance and uncertainty
 #: (section 3.2).

@@ -21,8 +21,8 @@ from spf_lite.models.adapters.lora_file import ADAPTER_FILE, Factors, named, rea
 from spf_lite.models.adapters.peft_layers import put_on, set_strength, switch, take_off
 from spf_lite.models.backbones.registry import architecture_of, architecture_of_network
 from spf_lite.models.backbones.unet import CROSS_ATTENTION
-from spf_lite.models.compatibility import check_network
 from spf_lite.models.errors import BackboneError
+from spf_lite.models.loading.compatibility import check_network
 
 __all__ = [
     "ADAPTER",

@@ -27,8 +27,8 @@ from spf_lite.models.adapters.lora import (
 )
 from spf_lite.models.adapters.lora_file import Factors, read_lora
 from spf_lite.models.backbones.registry import architecture_of_network
-from spf_lite.models.compatibility import check_network
 from spf_lite.models.errors import BackboneError
+from spf_lite.models.loading.compatibility import check_network
 
 
 def make_trainable(

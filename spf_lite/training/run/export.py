@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spf_lite.choices import WEIGHTS
 from spf_lite.config import TrainConfig
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.files import read_text, write_files
 from spf_lite.models.adapters.learned import TARGET, LearnedTarget
 from spf_lite.models.backbones.architecture import Architecture

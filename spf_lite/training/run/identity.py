@@ -15,7 +15,7 @@ import torch
 
 from spf_lite import __version__
 from spf_lite.config import TrainConfig
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 
 ReferenceTexts = Sequence[tuple[str, str | None]]
 

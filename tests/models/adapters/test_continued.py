@@ -13,7 +13,7 @@ from spf_lite.models.adapters.lora_file import Factors, read_lora
 from spf_lite.models.adapters.stack import merge
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.errors import BackboneError
-from spf_lite.models.prefix_cache import shared_prefix
+from spf_lite.models.running.prefix_cache import shared_prefix
 
 from ..conftest import factors_for, predict, without_grad
 

@@ -21,7 +21,7 @@ from spf_lite.models.errors import BackboneError
 from spf_lite.paths import DATA_SAMPLES
 
 from ..conftest import factors_for, kohya, without_grad
-from ..test_compatibility import small_unet
+from ..loading.test_compatibility import small_unet
 
 #: Every kind of layer that trainers put a LoRA on: attention, feed-forward, projections, residual blocks.
 LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2", "proj_in", "proj_out", "conv1", "time_emb_proj")

@@ -16,7 +16,7 @@ from spf_lite.models.errors import BackboneError
 from ...backbones.test_pixart import transformer as pixart
 from ...backbones.test_sd3 import transformer as sd3
 from ...backbones.test_sdxl import unet as sdxl
-from ..test_compatibility import small_unet
+from ..loading.test_compatibility import small_unet
 
 RANK, ALPHA = 3, 2.0
 NETWORKS: dict[str, Callable[[], ModelMixin]] = {"sd": small_unet, "sdxl": sdxl, "pixart": pixart, "sd3": sd3}

@@ -16,7 +16,7 @@ from spf_lite.models.adapters.lora import load_adapter
 from spf_lite.models.adapters.trainable import Weights, make_trainable
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.errors import BackboneError
-from spf_lite.models.prefix_cache import shared_prefix
+from spf_lite.models.running.prefix_cache import shared_prefix
 
 from ..conftest import factors_for, predict, without_grad
 

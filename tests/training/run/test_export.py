@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from spf_lite.config import TrainConfig
-from spf_lite.data.custom_set import CustomSet
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.models.adapters.learned import LearnedTarget, targets_of
 from spf_lite.models.adapters.lora import ADAPTER_FILE, load_adapter
 from spf_lite.models.adapters.trainable import Lora

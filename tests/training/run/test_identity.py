@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from spf_lite.config import TrainConfig
-from spf_lite.data.custom_set import CustomSet, Example
+from spf_lite.data.sets.custom_set import CustomSet, Example
 from spf_lite.options import ControlMapOptions
 from spf_lite.training.run.identity import RunIdentity, captions_digest, portraits_digest
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from spf_lite.data.errors import CustomSetError
-from spf_lite.data.metadata import Line
+from spf_lite.data.sets.errors import CustomSetError
+from spf_lite.data.sets.metadata import Line
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Which pictures a custom set has and what is written about each: ``metadata.jsonl``, ``metadata.csv``, or ``.txt``.
 
 Files are UTF-8, with or without a byte-order mark (UTF-16 with one is read, too). File names stay inside the folder.
-What the texts mean is the business of :mod:`spf_lite.data.captions`.
+What the texts mean is the business of :mod:`spf_lite.data.sets.captions`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 
 from PIL import Image
 
-from spf_lite.data.errors import CustomSetError
-from spf_lite.data.pictures import HEIC_SUFFIXES
+from spf_lite.data.sets.errors import CustomSetError
+from spf_lite.data.sets.pictures import HEIC_SUFFIXES
 
 TEXT_KEYS = ("file_name", "base_text", "target_text", "replaces", "text", "mask_file")
 #: Characters of a file that a message shows at most.

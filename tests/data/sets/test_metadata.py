@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spf_lite.data.errors import CustomSetError
-from spf_lite.data.metadata import Line, decode, inside, read_csv, read_jsonl, read_txt
+from spf_lite.data.sets.errors import CustomSetError
+from spf_lite.data.sets.metadata import Line, decode, inside, read_csv, read_jsonl, read_txt
 
 PATH = Path("metadata.jsonl")
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import Base as Tag
 
-from spf_lite.data.errors import CustomSetError
+from spf_lite.data.sets.errors import CustomSetError
 
 #: Portraits with fewer pixels a side show nothing.
 SMALLEST_SIDE = 8

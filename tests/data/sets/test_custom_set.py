@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
-from spf_lite.data.captions import occurrences
-from spf_lite.data.custom_set import CustomSet, CustomSetError, LoadReport
+from spf_lite.data.sets.captions import occurrences
+from spf_lite.data.sets.custom_set import CustomSet, CustomSetError, LoadReport
 
-from .strategies import ORIENTATION, Folder, folders
+from ..strategies import ORIENTATION, Folder, folders
 
 GOOD = {"file_name": "a.png", "base_text": "a person, smiling", "target_text": "sunglasses"}
 
@@ -290,7 +290,7 @@ def test_nothing_depends_on_the_locale(folder: Path) -> None:
     content = (folder / "metadata.jsonl").read_text(encoding="utf-8")
     (folder / "metadata.jsonl").write_text(json.dumps(json.loads(content), ensure_ascii=False), encoding="utf-8")
     program = (
-        "import sys; from pathlib import Path; from spf_lite.data.custom_set import CustomSet;"
+        "import sys; from pathlib import Path; from spf_lite.data.sets.custom_set import CustomSet;"
         "from spf_lite.tiny_world.custom_sets import write_custom_set;"
         "(example,) = CustomSet.load(sys.argv[1]); assert example.base_text == 'une femme, caf\\xe9', example;"
         "write_custom_set('beard', Path(sys.argv[2]), 1, 32); CustomSet.load(sys.argv[2]);"

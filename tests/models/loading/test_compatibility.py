@@ -26,20 +26,20 @@ from diffusers.models.attention_processor import (
 
 from spf_lite.choices import KINDS
 from spf_lite.method.attention import record
-from spf_lite.models import compatibility
 from spf_lite.models.adapters.trainable import make_trainable
 from spf_lite.models.backbone import Backbone, load
-from spf_lite.models.compatibility import (
+from spf_lite.models.errors import BackboneError
+from spf_lite.models.loading import compatibility
+from spf_lite.models.loading.compatibility import (
     check_cross_attention,
     check_network,
     check_pipeline,
     check_precision,
     check_processors,
 )
-from spf_lite.models.errors import BackboneError
 
-from ..conftest import deaf_unet
-from .conftest import predict, without_weights
+from ...conftest import deaf_unet
+from ..conftest import predict, without_weights
 
 UNET, INDEX, VAE = "unet/config.json", "model_index.json", "vae/config.json"
 SCHEDULER = "scheduler/scheduler_config.json"

@@ -10,7 +10,7 @@ from spf_lite.models.backbone import Backbone
 from spf_lite.tiny_world.portraits import Portrait
 from spf_lite.tiny_world.rendering import counterfactual
 from spf_lite.widgets import BeforeAfter
-from spf_lite.widgets.before_after_data import before_after_items
+from spf_lite.widgets.content.before_after_data import before_after_items
 
 
 def test_changes_are_said_in_words() -> None:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from spf_lite.data.errors import CustomSetError
-from spf_lite.data.pictures import Picture, read_mask, read_picture
+from spf_lite.data.sets.errors import CustomSetError
+from spf_lite.data.sets.pictures import Picture, read_mask, read_picture
 
-from .strategies import ORIENTATION, PictureFile, damage, pictures, shown
+from ..strategies import ORIENTATION, PictureFile, damage, pictures, shown
 
 PATH = Path("a.png")
 #: EXIF orientation to what turns the stored pixels into the upright ones.

@@ -12,15 +12,15 @@ from diffusers import AutoencoderTiny
 from torch import nn
 
 from spf_lite.config import TrainConfig
-from spf_lite.data.custom_set import CustomSet
 from spf_lite.data.draws import Draw
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.models.backbone import Backbone, load
-from spf_lite.models.resting import Resting, unneeded
+from spf_lite.models.running.resting import Resting, unneeded
 from spf_lite.training import stage2
 from spf_lite.training.passes import Passes
 from spf_lite.training.trainer import DualPathTrainer
 
-from ..gpu.pretend_gpu import CUDA, PretendGpu
+from ...gpu.pretend_gpu import CUDA, PretendGpu
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(
@@ -98,7 +98,7 @@ def test_parts_are_back_after_an_error(cuda: None, toy_folders: dict[str, Path])
 
 
 def test_on_a_cpu_nothing_is_moved(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spf_lite.models.resting._move", pytest.fail)
+    monkeypatch.setattr("spf_lite.models.running.resting._move", pytest.fail)
     resting = Resting(unneeded(toy, enhance=False), toy.device)
     with resting.away(), resting.back():
         assert set(resting.parts) == {"text_encoder", "vae"}, "CLIP is not loaded yet"

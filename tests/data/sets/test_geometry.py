@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from spf_lite.data.geometry import LARGEST_SHORT_SIDE, buckets, crop_to, fit, nearest_bucket, reduce_to_memory
+from spf_lite.data.sets.geometry import LARGEST_SHORT_SIDE, buckets, crop_to, fit, nearest_bucket, reduce_to_memory
 
 sizes = st.tuples(st.integers(1, 90), st.integers(1, 90))
 

@@ -16,7 +16,8 @@ A file ``references.jsonl`` beside them may hold base texts of other people (``b
 the reference model samples portraits for them. The more attributes they name, the more the control map protects.
 
 Everything is checked when the set is loaded, before any training; an error names the file and the line. How pictures
-are decoded is described in :mod:`spf_lite.data.pictures`, how they are cropped in :mod:`spf_lite.data.geometry`.
+are decoded is described in :mod:`spf_lite.data.sets.pictures`, how they are cropped in
+:mod:`spf_lite.data.sets.geometry`.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ from typing import overload
 
 from PIL import Image
 
-from spf_lite.data.captions import texts_of
-from spf_lite.data.errors import CustomSetError as CustomSetError
-from spf_lite.data.geometry import LARGEST_SHORT_SIDE, crop_to, reduce_to_memory
-from spf_lite.data.metadata import Line, inside, read_bytes, read_csv, read_jsonl, read_txt
-from spf_lite.data.pictures import Picture, background_color, read_mask, read_picture
+from spf_lite.data.sets.captions import texts_of
+from spf_lite.data.sets.errors import CustomSetError as CustomSetError
+from spf_lite.data.sets.geometry import LARGEST_SHORT_SIDE, crop_to, reduce_to_memory
+from spf_lite.data.sets.metadata import Line, inside, read_bytes, read_csv, read_jsonl, read_txt
+from spf_lite.data.sets.pictures import Picture, background_color, read_mask, read_picture
 from spf_lite.paths import CAPTION_FILES, REFERENCE_FILE
 
 logger = logging.getLogger(__name__)
@@ -153,7 +154,7 @@ class CustomSet:
             alpha_as_mask: whether the alpha channel of a picture without a mask file becomes its mask: the target may
                 act where the picture is opaque.
             shape: ``square`` crops every portrait to the square around its centre; ``buckets`` keeps them whole, and
-                encoding crops each to the nearest of a few aspect ratios (:func:`spf_lite.data.geometry.buckets`).
+                encoding crops each to the nearest of a few aspect ratios (:func:`spf_lite.data.sets.geometry.buckets`).
             repair: whether a target inside a base text is taken out of it, instead of refused.
 
         Raises:

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from spf_lite.widgets.image_encoding import data_uri
+from spf_lite.widgets.content.image_encoding import data_uri
 
 
 def listed(value: Any, where: str) -> list[Any]:

@@ -6,7 +6,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from spf_lite.models.shared_work import shared_out
+from spf_lite.models.running.shared_work import shared_out
 from tests.processes import ended_well, ranks
 
 

@@ -12,9 +12,9 @@ from spf_lite.method.dual_path import dual_path_step
 from spf_lite.models.adapters.lora import add_lora
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.backbones.unet import before_cross_attention
-from spf_lite.models.prefix_cache import shared_prefix
+from spf_lite.models.running.prefix_cache import shared_prefix
 
-from ..method.conftest import ALL, item
+from ...method.conftest import ALL, item
 
 
 def late_unet() -> UNet2DConditionModel:

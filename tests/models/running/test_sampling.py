@@ -6,7 +6,7 @@ import torch
 
 import spf_lite
 from spf_lite.models.backbone import Backbone
-from spf_lite.models.sampling import sample
+from spf_lite.models.running.sampling import sample
 from spf_lite.models.tokenizer import PromptTooLongError
 
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spf_lite.data.captions import Texts, occurrences, texts_of, without_target
-from spf_lite.data.errors import CustomSetError
-from spf_lite.data.metadata import Line
+from spf_lite.data.sets.captions import Texts, occurrences, texts_of, without_target
+from spf_lite.data.sets.errors import CustomSetError
+from spf_lite.data.sets.metadata import Line
 
-from .strategies import captions, phrases, targets
+from ..strategies import captions, phrases, targets
 
 
 def of_caption(caption: str, target: str = "sunglasses", replaces: str | None = None) -> Texts:
