@@ -1,8 +1,9 @@
-"""Reference texts that ask for targets which were learned before.
+"""Texts that ask for targets which were learned before.
 
 The reference of a run on top of earlier adapters paints their targets, but only where a text asks for them. A set's own
 reference texts never do. Without further texts nothing would hold the response path to the earlier targets, and each
-stage of a chain would forget them. Ours, not the paper's.
+stage of a chain would forget them. If only reference portraits asked for them, and never a portrait with the new
+target, the response path would learn that the two exclude each other. Ours, not the paper's.
 
 In the book: :doc:`/11-one-after-another`.
 """
@@ -10,6 +11,7 @@ In the book: :doc:`/11-one-after-another`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -21,56 +23,86 @@ from spf_lite.models.backbone import Backbone
 from spf_lite.models.tokenizer import PromptTooLongError
 
 
-def asking_for_earlier(
-    backbone: Backbone,
-    texts: ReferenceTexts,
-    target_text: str,
-    earlier: Sequence[LearnedTarget],
-    share: float,
-    seed: int,
-) -> list[tuple[str, str | None]]:
-    """Let a share of the reference texts ask for earlier targets.
+@dataclass(frozen=True)
+class EarlierTargets:
+    """What texts of a run may ask for besides.
 
-    Each of these texts asks for every earlier target with probability one half, and for one of them at least, as far as
-    the text encoder takes so long a text. An earlier target takes the place of a phrase that it replaced when it was
-    learned, or else is added at the end.
-
-    Args:
-        backbone: whose text encoder the texts must fit.
-        texts: of the run.
-        target_text: what the run learns. An earlier target of the same text is left out: a base text must not hold it.
-        earlier: the targets that were learned before.
-        share: of the texts that ask, evenly spread over them, in [0, 1].
+    Attributes:
+        targets: that were learned before.
+        target_text: what the run learns.
+        share: of the texts that ask for earlier targets, evenly spread over them, in [0, 1].
         seed: of the choice.
-
-    Returns:
-        As many texts, in their order.
     """
-    earlier = [one for one in earlier if not occurrences(one.text, target_text)]
-    if not earlier:
-        return list(texts)
-    generator = torch.Generator().manual_seed(seed)
-    result = []
-    for number, (text, replaces) in enumerate(texts):
-        if int((number + 1) * share) > int(number * share):
-            drawn = (torch.rand(len(earlier), generator=generator) < 0.5).tolist()
-            drawn[int(torch.randint(len(earlier), (), generator=generator))] |= not any(drawn)
-            for wanted in (one for one, asked in zip(earlier, drawn, strict=True) if asked):
-                longer = asking_for(text, replaces, wanted)
-                if _fits(backbone, *longer, target_text):
+
+    targets: tuple[LearnedTarget, ...] = ()
+    target_text: str = ""
+    share: float = 0.0
+    seed: int = 0
+
+    @classmethod
+    def of(cls, targets: Sequence[LearnedTarget | None], target_text: str, share: float, seed: int) -> EarlierTargets:
+        """Without those that are not known, and without what the run learns: no base text may hold it."""
+        known = (one for one in targets if one is not None)
+        return cls(tuple(one for one in known if not occurrences(one.text, target_text)), target_text, share, seed)
+
+    def drawn(self, count: int, draw: int = 0) -> list[tuple[LearnedTarget, ...]]:
+        """For each of some texts the targets that it asks for.
+
+        A share of the texts asks: for every target with probability one half, and for one of them at least.
+
+        Args:
+            count: of the texts.
+            draw: number of the choice; other numbers give other ones.
+        """
+        if not self.targets:
+            return [()] * count
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + draw)
+        chosen: list[tuple[LearnedTarget, ...]] = []
+        for number in range(count):
+            if int((number + 1) * self.share) == int(number * self.share):
+                chosen.append(())
+                continue
+            asked = (torch.rand(len(self.targets), generator=generator) < 0.5).tolist()
+            asked[int(torch.randint(len(asked), (), generator=generator))] |= not any(asked)
+            chosen.append(tuple(one for one, wanted in zip(self.targets, asked, strict=True) if wanted))
+        return chosen
+
+    def added_to(self, backbone: Backbone, texts: ReferenceTexts) -> list[tuple[str, str | None]]:
+        """Reference texts, a share of which asks for earlier targets, as far as the text encoder takes such long texts.
+
+        Args:
+            backbone: whose text encoder they must fit.
+            texts: base texts, each with the phrase that the new target replaces.
+        """
+        result = []
+        for (text, replaces), wanted in zip(texts, self.drawn(len(texts)), strict=True):
+            for target in wanted:
+                longer = asking_for(text, replaces, target)
+                if self.fits(backbone, *longer):
                     text, replaces = longer
-        result.append((text, replaces))
-    return result
+            result.append((text, replaces))
+        return result
+
+    def fits(self, backbone: Backbone, text: str, replaces: str | None = None) -> bool:
+        """Whether the text encoder takes a base text, and the new target with it."""
+        try:
+            text_pair(backbone, text, self.target_text, replaces)
+        except PromptTooLongError:
+            return False
+        return True
 
 
 def asking_for(text: str, replaces: str | None, target: LearnedTarget) -> tuple[str, str | None]:
-    """One reference text that asks for a target, and the phrase in it that the *new* target replaces.
+    """A base text that asks for a target. It takes the place of a phrase that it replaced when it was learned, or else
+    is added at the end.
 
     Args:
         text: a base text.
-        replaces: the phrase that the new target takes the place of, if it does. Where the earlier one takes the same
-            place, the new one replaces the earlier one.
+        replaces: the phrase in it that the *new* target takes the place of, if it does.
         target: the earlier one.
+
+    Returns:
+        the text, and the phrase that the new target replaces in it: the earlier one, where both take the same place.
     """
     if occurrences(text, target.text):
         return text, replaces
@@ -80,11 +112,3 @@ def asking_for(text: str, replaces: str | None, target: LearnedTarget) -> tuple[
         return f"{text}, {target.text}", replaces
     phrases[phrases.index(phrase)] = target.text
     return ", ".join(phrases), target.text if replaces == phrase else replaces
-
-
-def _fits(backbone: Backbone, text: str, replaces: str | None, target_text: str) -> bool:
-    try:
-        text_pair(backbone, text, target_text, replaces)
-    except PromptTooLongError:
-        return False
-    return True

@@ -28,10 +28,11 @@ from torch import Tensor
 
 from spf_lite.config import TrainConfig
 from spf_lite.data.batch import Item, by_size
+from spf_lite.data.earlier import EarlierTargets
 from spf_lite.data.encoding import preview_features, reference_items
 from spf_lite.data.texts import kept_phrase, with_base_texts
 from spf_lite.models.backbone import Backbone
-from spf_lite.pure_pairs.plans import RepaintPlan, partly_inside, repaint_plans, repaintable, rewritten
+from spf_lite.pure_pairs.plans import RepaintPlan, partly_inside, repaint_plans, repaintable, rewritten, with_earlier
 from spf_lite.pure_pairs.reading import classification_margin, read_captions
 from spf_lite.pure_pairs.repaint import repaint
 from spf_lite.pure_pairs.surprise import Surprise, phrase_places, relative_surprise, surprise, surprise_map
@@ -123,6 +124,7 @@ def with_pure_pairs(
     texts: Sequence[str],
     config: TrainConfig,
     references: Sequence[Item] = (),
+    earlier: EarlierTargets | None = None,
 ) -> list[Item]:
     """What stage 2 learns from: the custom set with filled captions, surprise maps or new portraits.
 
@@ -132,6 +134,7 @@ def with_pure_pairs(
         texts: base texts of other people.
         config: says which of the three it is, and how many portraits.
         references: reference portraits, which tell a style from a thing; none: nothing is a style.
+        earlier: targets of earlier adapters, which a share of the new portraits shows as well.
     """
     vocabulary, made = Vocabulary(texts), []
     groups = sorted(by_size(items).values(), key=len, reverse=True)
@@ -167,6 +170,7 @@ def with_pure_pairs(
         count = max(1, round(config.pure_pairs * len(part) / len(items)))
         plan = repaint_plans(part, regions, found, changeable, vocabulary, ceil(SPARE * count), generator)
         plan = rewritten(backbone, plan, found, shared, vocabulary, generator)
+        plan = with_earlier(backbone, plan, earlier) if earlier else plan
         made += painted(backbone, plan, count, generator, config.weight_enhancement > 0)
     return made
 

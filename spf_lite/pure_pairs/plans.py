@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from spf_lite.data.batch import Item
+from spf_lite.data.earlier import EarlierTargets, asking_for
 from spf_lite.models.backbone import Backbone
 from spf_lite.pure_pairs.rewrite import rewrite
 from spf_lite.pure_pairs.vocabulary import Vocabulary
@@ -142,3 +143,24 @@ def rewritten(
     )
     changed = {edit: replace(items[edit], latents=latents) for edit, latents in zip(items, new, strict=True)}
     return [replace(one, item=changed.get(edit, one.item)) for edit, one in zip(edits, plan, strict=True)]
+
+
+def with_earlier(backbone: Backbone, plan: Sequence[RepaintPlan], earlier: EarlierTargets) -> list[RepaintPlan]:
+    """The same plans; a share of the texts asks for targets of earlier adapters as well.
+
+    Args:
+        backbone: whose text encoder the texts must fit.
+        plan: of each new portrait.
+        earlier: the targets.
+    """
+    made = []
+    for one, wanted in zip(plan, earlier.drawn(len(plan), draw=1), strict=True):
+        for target in wanted:
+            longer = replace(
+                one,
+                text=asking_for(one.text, None, target)[0],
+                instead={place: asking_for(text, None, target)[0] for place, text in one.instead.items()},
+            )
+            one = longer if earlier.fits(backbone, longer.text) else one
+        made.append(one)
+    return made

@@ -16,7 +16,7 @@ from typing import Any
 from spf_lite.choices import WEIGHTS
 from spf_lite.config import TrainConfig
 from spf_lite.data.batch import Item
-from spf_lite.data.earlier import asking_for_earlier
+from spf_lite.data.earlier import EarlierTargets
 from spf_lite.data.encoding import reference_items, reference_latents
 from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.data.texts import ReferenceTexts, check_texts, with_text_forms
@@ -60,25 +60,22 @@ def checked_reference_texts(
     return texts
 
 
-def with_earlier_targets(
-    backbone: Backbone, texts: ReferenceTexts, custom_set: CustomSet, after: Sequence[str | Path], config: TrainConfig
-) -> list[tuple[str, str | None]]:
-    """The reference texts, a share of which asks for the targets of earlier adapters as well.
+def earlier_targets(custom_set: CustomSet, after: Sequence[str | Path], config: TrainConfig) -> EarlierTargets:
+    """What reference texts and pure pairs ask for besides: the targets of earlier adapters.
 
     Raises:
         BackboneError: if there is no adapter, or what it says of its target cannot be read.
     """
     if not (config.earlier_share and config.reference_portraits):
-        return list(texts)
+        return EarlierTargets()
     targets = [(path, target) for path in after for target in targets_of(path)]
     if silent := {str(path) for path, target in targets if target is None}:
         logger.warning(
-            "%s: no target is named in the file, so no reference text asks for it: the run may forget it",
+            "%s: no target is named in the file, so no text asks for it, and the run may forget it",
             ", ".join(sorted(silent)),
         )
-    known = [target for _, target in targets if target is not None]
-    target_text = custom_set[0].target_text
-    return asking_for_earlier(backbone, texts, target_text, known, config.earlier_share, config.seed)
+    found = [target for _, target in targets]
+    return EarlierTargets.of(found, custom_set[0].target_text, config.earlier_share, config.seed)
 
 
 @dataclass(frozen=True)
@@ -158,7 +155,12 @@ def in_text_forms(backbone: Backbone, items: list[Item], config: TrainConfig) ->
 
 
 def prepared(
-    passes: Passes, trained: Trainable, custom: list[Item], texts: ReferenceTexts, num_train_timesteps: int
+    passes: Passes,
+    trained: Trainable,
+    custom: list[Item],
+    texts: ReferenceTexts,
+    earlier: EarlierTargets,
+    num_train_timesteps: int,
 ) -> Stage2:
     """Sample the reference portraits, make maps and pure pairs, freeze the extractor, bring the loss terms to one size.
 
@@ -172,16 +174,17 @@ def prepared(
     check_finite(trained.state(), f"before step {config.stage1_steps}")
     references: list[Item] = []
     if config.reference_portraits:
-        latents = reference_latents(backbone, texts, config.reference_portraits, config.seed, custom)
+        asked = earlier.added_to(backbone, texts)
+        latents = reference_latents(backbone, asked, config.reference_portraits, config.seed, custom)
         check_finite({f"portrait {k}": one for k, one in enumerate(latents)}, "sampling reference portraits")
-        references = in_text_forms(backbone, reference_items(backbone, texts, latents, custom[0]), config)
+        references = in_text_forms(backbone, reference_items(backbone, asked, latents, custom[0]), config)
     with passes.accelerator.autocast():
         if config.map_source == "averaged":
             custom = with_averaged_maps(backbone, custom, config)
             references = with_averaged_maps(backbone, references, config)
         if _remakes(config):
             whole = [item for item in custom if not item.is_shortened]
-            custom = with_pure_pairs(backbone, whole, [text for text, _ in texts], config, references)
+            custom = with_pure_pairs(backbone, whole, [text for text, _ in texts], config, references, earlier)
             custom = in_text_forms(backbone, custom, config)
     if config.contrast:
         project = partial(backbone.architecture.projected_text, backbone.network)

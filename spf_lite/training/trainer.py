@@ -36,10 +36,10 @@ from spf_lite.training.schedule import accelerator_for
 from spf_lite.training.stage2 import (
     Stage2,
     checked_reference_texts,
+    earlier_targets,
     in_text_forms,
     prepared,
     restored,
-    with_earlier_targets,
 )
 from spf_lite.training.start import start
 from spf_lite.training.step import OnStep, TrainResult, training_step
@@ -92,8 +92,8 @@ class DualPathTrainer:
         self.passes = Passes(backbone, config, self.accelerator)
         if config.map_source == "given" and any(example.mask is None for example in custom_set):
             raise CustomSetError(f"{custom_set.folder}: map_source='given' needs a mask_file in every line")
-        texts = checked_reference_texts(backbone, custom_set, reference_texts)
-        self.reference_texts = with_earlier_targets(backbone, texts, custom_set, after, config)
+        self.reference_texts = checked_reference_texts(backbone, custom_set, reference_texts)
+        self.earlier_targets = earlier_targets(custom_set, after, config)
         self.num_train_timesteps = int(backbone.pipe.scheduler.config.num_train_timesteps)
         cache = None if latent_cache is None else LatentCache(latent_cache, backbone.pipe)
         custom = custom_items(backbone, custom_set, config.weight_enhancement > 0, cache)
@@ -109,7 +109,8 @@ class DualPathTrainer:
         self.folder = None
         if output_dir is not None:
             known = (begun.reference, begun.initial, network.dtype)
-            identity = RunIdentity.of(config, custom_set, self.reference_texts, *known)
+            asked = self.earlier_targets.added_to(backbone, self.reference_texts)
+            identity = RunIdentity.of(config, custom_set, asked, *known)
             # Weights, both of Adam's moments, and for PureCC the extractor: four times the parameters at most.
             room = 4 * sum(parameter.numel() * parameter.element_size() for parameter in self.parameters)
             self.folder = RunFolder(output_dir, identity, room, writes=self.accelerator.is_main_process)
@@ -261,7 +262,8 @@ class DualPathTrainer:
     def _begin_stage_two(self) -> None:
         """Save what stage 1 has trained before, and afterwards what took long to prepare."""
         self._save()
-        self.stage2 = prepared(self.passes, self.trained, self.custom, self.reference_texts, self.num_train_timesteps)
+        texts = (self.reference_texts, self.earlier_targets)
+        self.stage2 = prepared(self.passes, self.trained, self.custom, *texts, self.num_train_timesteps)
         self._saved = -1
         self._save()
 

@@ -1,8 +1,10 @@
 """Reference texts that ask for what was learned before."""
 
+from dataclasses import replace
+
 import pytest
 
-from spf_lite.data.earlier import asking_for, asking_for_earlier
+from spf_lite.data.earlier import EarlierTargets, asking_for
 from spf_lite.models.adapters.learned import LearnedTarget
 from spf_lite.models.backbone import Backbone
 
@@ -29,38 +31,35 @@ def test_an_earlier_target_takes_its_place_in_a_text(
 
 
 def test_a_share_of_the_texts_asks_for_every_earlier_target(toy: Backbone) -> None:
-    earlier = [SUNGLASSES, PINK, BLAZER]
-    found = [text for text, _ in asking_for_earlier(toy, TEXTS, "a beard", earlier, 0.5, seed=0)]
-    asks = [[target.text in text for target in earlier] for text in found]
+    earlier = EarlierTargets((SUNGLASSES, PINK, BLAZER), "a beard", 0.5, seed=0)
+    found = [text for text, _ in earlier.added_to(toy, TEXTS)]
+    asks = [[target.text in text for target in earlier.targets] for text in found]
     assert [any(row) for row in asks] == [False, True] * 30, "evenly spread"
     assert [text for text, _ in TEXTS[::2]] == found[::2]
     for target in range(3):
         assert 10 < sum(row[target] for row in asks) < 25, "with probability one half each"
     assert len({tuple(row) for row in asks}) == 8, "alone and together"
-    again = [text for text, _ in asking_for_earlier(toy, TEXTS, "a beard", earlier, 0.5, seed=0)]
-    other = [text for text, _ in asking_for_earlier(toy, TEXTS, "a beard", earlier, 0.5, seed=1)]
-    assert found == again != other
-    quarter = asking_for_earlier(toy, TEXTS, "a beard", earlier, 0.25, seed=0)
+    assert found == [text for text, _ in earlier.added_to(toy, TEXTS)]
+    assert found != [text for text, _ in replace(earlier, seed=1).added_to(toy, TEXTS)]
+    assert earlier.drawn(60) != earlier.drawn(60, draw=1)
+    quarter = replace(earlier, share=0.25).added_to(toy, TEXTS)
     assert sum(new != old for new, old in zip(quarter, TEXTS, strict=True)) == 15
 
 
 def test_nothing_asks_for_what_is_learned_now_or_for_nothing(toy: Backbone) -> None:
-    assert asking_for_earlier(toy, TEXTS, "sunglasses", [SUNGLASSES], 1.0, seed=0) == TEXTS
-    assert asking_for_earlier(toy, TEXTS, "sunglasses", [], 1.0, seed=0) == TEXTS
-    assert asking_for_earlier(toy, TEXTS, "a beard", [SUNGLASSES], 0.0, seed=0) == TEXTS
+    for targets, share in (([SUNGLASSES], 1.0), ([None], 1.0), ([], 1.0), ([PINK], 0.0)):
+        earlier = EarlierTargets.of(targets, "sunglasses", share, seed=0)
+        assert earlier.added_to(toy, TEXTS) == TEXTS
+    assert EarlierTargets().drawn(2) == [(), ()]
 
 
-def test_a_text_stays_as_long_as_the_text_encoder_takes(toy: Backbone) -> None:
-    length = toy.pipe.tokenizer.model_max_length
-    full = ", ".join(["a person", *["smiling"] * length])
-    while True:  # the longest text that still has room for the target
-        full = full.rpartition(", ")[0]
-        (text, _) = asking_for_earlier(toy, [(full, None)], "sunglasses", [LearnedTarget("red hair")], 1.0, seed=0)[0]
-        if text != full:
-            break
-    shorter = full
-    longer = f"{full}, smiling, smiling"
-    assert text == f"{shorter}, red hair"
-    assert asking_for_earlier(toy, [(longer, None)], "sunglasses", [LearnedTarget("red hair")], 1.0, seed=0) == [
-        (longer, None)
+def test_a_text_stays_as_short_as_the_text_encoder_takes(toy: Backbone) -> None:
+    earlier = EarlierTargets((LearnedTarget("red hair"),), "sunglasses", 1.0)
+    fitting = full = "a person"
+    while earlier.fits(toy, full):
+        fitting, full = full, f"{full}, smiling"
+    shorter = fitting.removesuffix(", smiling, smiling")  # as many tokens as "red hair" and its comma have, or more
+    assert earlier.added_to(toy, [(shorter, None), (fitting, None)]) == [
+        (f"{shorter}, red hair", None),
+        (fitting, None),
     ]

@@ -3,9 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from spf_lite.data.earlier import EarlierTargets
+from spf_lite.models.adapters.learned import LearnedTarget
 from spf_lite.models.backbone import Backbone
 from spf_lite.pure_pairs import plans as module
-from spf_lite.pure_pairs.plans import partly_inside, repaint_plans, repaintable, rewritten
+from spf_lite.pure_pairs.plans import partly_inside, repaint_plans, repaintable, rewritten, with_earlier
 from spf_lite.pure_pairs.vocabulary import Vocabulary
 
 from ..method.conftest import item
@@ -39,6 +41,24 @@ def test_sketches_swap_what_can_be_changed_and_keep_the_rest(toy: Backbone) -> N
         assert one.drawn == {2: clothes}
         assert one.instead == ({} if clothes == "blue hoodie" else {2: same})
     assert {one.text.split(", ")[2] for one in plan} == {"blue hoodie", "green hoodie", "yellow hoodie"}
+
+
+def test_a_share_of_the_new_portraits_shows_earlier_targets(toy: Backbone) -> None:
+    vocabulary, generator = Vocabulary(TEXTS), torch.Generator().manual_seed(0)
+    stays, found = torch.ones(1, 1, 8, 8), {2: "blue hoodie"}
+    plan = repaint_plans([item(toy, "a person, red hair")], stays, found, [2], vocabulary, 20, generator)
+    earlier = EarlierTargets((LearnedTarget("a beard"), LearnedTarget("pink hair", ("red hair",))), "sunglasses", 0.5)
+    asked = with_earlier(toy, plan, earlier)
+    texts = [one.text for one in asked]
+    assert [one.text for one in plan[::2]] == texts[::2] and not set(texts[1::2]) & {one.text for one in plan}
+    for before, after in zip(plan, asked, strict=True):
+        for name, phrase in (("a beard", ", a beard"), ("pink hair", "pink hair")):
+            wanted = phrase in after.text
+            assert all((phrase in text) == wanted for text in after.instead.values()), name
+        assert ("red hair" in after.text) != ("pink hair" in after.text)
+        assert after.instead.keys() == before.instead.keys() and after.item is before.item
+    assert any("a beard" in text for text in texts) and any("pink hair" in text for text in texts)
+    assert with_earlier(toy, plan, EarlierTargets()) == plan
 
 
 def test_a_phrase_is_rewritten_if_it_acts_partly_inside() -> None:

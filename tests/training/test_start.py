@@ -86,7 +86,8 @@ def test_reference_texts_ask_for_what_was_learned_before(
     def texts(share: float, portraits: int = 4, after: list[Path] = earlier) -> list[tuple[str, str | None]]:
         config = replace(CONFIG, reference_portraits=portraits, earlier_share=share)
         beard = replace(custom_set, examples=tuple(replace(one, target_text="a beard") for one in custom_set))
-        return DualPathTrainer(load_toy(toy_folders["v_prediction"]), beard, config, after=after).reference_texts
+        trainer = DualPathTrainer(load_toy(toy_folders["v_prediction"]), beard, config, after=after)
+        return trainer.earlier_targets.added_to(trainer.backbone, trainer.reference_texts)
 
     own = texts(0.0)
     assert not any("sunglasses" in text for text, _ in own) and not caplog.messages
