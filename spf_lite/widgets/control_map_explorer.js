@@ -35,6 +35,51 @@ export function combine(difference, phraseMaps, distances, options) {
 /** Opaque blue where the target may act, transparent elsewhere. */
 const tint = (value) => [...BLUE, 255 * TINT * value];
 
+/**
+ * How often a position inside has a higher value than one outside; ties count half. As
+ * spf_lite.evaluation.maps.map_auc; undefined if nothing is inside or nothing is outside.
+ */
+export function auc(values, inside) {
+  const order = [...values.keys()].sort((a, b) => values[a] - values[b]);
+  let ranks = 0; // sum over the positions inside; equal values share their mean rank
+  for (let first = 0, end = 0; first < order.length; first = end) {
+    while (end < order.length && values[order[end]] === values[order[first]]) end += 1;
+    const within = order.slice(first, end).filter((i) => inside[i]).length;
+    ranks += (within * (first + end + 1)) / 2;
+  }
+  const count = inside.filter(Boolean).length;
+  const pairs = count * (values.length - count);
+  return pairs ? (ranks - (count * (count + 1)) / 2) / pairs : undefined;
+}
+
+/** Outline a region on a canvas: dark dashes on white, along the borders between its positions and others. */
+function drawOutline(canvas, inside, [height, width], scale = 24) {
+  canvas.width = scale * width;
+  canvas.height = scale * height;
+  const context = canvas.getContext("2d");
+  const at = (y, x) => y >= 0 && y < height && x >= 0 && x < width && inside[y * width + x];
+  context.beginPath();
+  for (let y = 0; y <= height; y += 1) {
+    for (let x = 0; x <= width; x += 1) {
+      if (at(y, x) !== at(y - 1, x) && x < width) {
+        context.moveTo(x * scale, y * scale);
+        context.lineTo((x + 1) * scale, y * scale);
+      }
+      if (at(y, x) !== at(y, x - 1) && y < height) {
+        context.moveTo(x * scale, y * scale);
+        context.lineTo(x * scale, (y + 1) * scale);
+      }
+    }
+  }
+  context.lineWidth = 5;
+  context.strokeStyle = "#ffffff";
+  context.stroke();
+  context.lineWidth = 2.5;
+  context.setLineDash([scale / 2, scale / 2]);
+  context.strokeStyle = "#111111";
+  context.stroke();
+}
+
 const unpacked = (text) => Float64Array.from(atob(text), (letter) => letter.charCodeAt(0) / 255);
 
 /** D and the phrase maps of one timestep and layer. */
@@ -88,11 +133,13 @@ function render({ model, el }) {
 
   const pale = make("img", { class: "spf-pale", alt: "", draggable: "false" });
   const tinted = make("canvas", { class: "spf-tint", "aria-hidden": "true" });
-  const stage = make("div", { class: "spf-stage", role: "img" }, pale, tinted);
+  const outline = make("canvas", { "aria-hidden": "true" });
+  const stage = make("div", { class: "spf-stage", role: "img" }, pale, tinted, outline);
   const legend = make(
     "div", { class: "spf-legend", "aria-hidden": "true" },
     make("span", {}, "0: protected"), make("span", { class: "spf-bar" }), make("span", {}, "1: may change"),
   );
+  const outlined = make("p", { class: "spf-note" }, "Outline: where the target really changes the picture.");
   const readout = make("p", { class: "spf-readout", "aria-live": "polite" });
   const formula = make("p", { class: "spf-formula" });
   const image = make("img", { class: "spf-thumb", alt: "" });
@@ -100,6 +147,7 @@ function render({ model, el }) {
   const cards = make("div", { class: "spf-cards" });
   let phrases = [];
   let parts = null;
+  let inside = null; // of the true region, where it is known
 
   const root = make(
     "div", { class: "spf-widget spf-control-map" },
@@ -109,7 +157,7 @@ function render({ model, el }) {
     ),
     make(
       "div", { class: "spf-view" },
-      make("div", { class: "spf-figure" }, stage, legend),
+      make("div", { class: "spf-figure" }, stage, legend, outlined),
       make(
         "div", { class: "spf-words spf-panel" },
         readout, ...Object.values(sliders).map((slider) => slider.root), subtraction,
@@ -128,8 +176,10 @@ function render({ model, el }) {
     const mean = map.reduce((sum, value) => sum + value, 0) / map.length;
     const sentence = `The target may change ${percent(share)} % of the picture`;
     const more = share ? `, at a mean strength of ${(mean / share).toFixed(2)}.` : ": the map is empty.";
-    readout.replaceChildren(make("strong", {}, sentence), more);
-    stage.setAttribute("aria-label", `Control map over ${item.label}. ${sentence}${more}`);
+    const found = inside ? auc(map, inside) : undefined;
+    const grade = found === undefined ? "" : ` AUC against the outline: ${found.toFixed(2)}.`;
+    readout.replaceChildren(make("strong", {}, sentence), more, grade);
+    stage.setAttribute("aria-label", `Control map over ${item.label}. ${sentence}${more}${grade}`);
     for (const [name, slider] of Object.entries(sliders)) slider.show(model.get(name));
     phrases.forEach(({ slider }, p) => {
       const [chosen, measured] = [now[p].toFixed(2), item.distances[p].toFixed(2)];
@@ -173,6 +223,9 @@ function render({ model, el }) {
     image.src = item.image;
     pale.src = item.image;
     stage.style.aspectRatio = `${item.size[1]} / ${item.size[0]}`;
+    inside = item.region ? Array.from(unpacked(item.region), (value) => value > 0) : null;
+    outline.hidden = outlined.hidden = !inside;
+    if (inside) drawOutline(outline, inside, item.size);
     phrases = item.phrases.map((phrase) => ({
       canvas: make("canvas", { class: "spf-thumb", role: "img", "aria-label": `Attention map of “${phrase}”` }),
       slider: labelledSlider(phrase, { min: "0", max: "2", step: "0.01" }),

@@ -19,6 +19,7 @@ import traitlets
 from PIL import Image
 
 from spf_lite.config import TrainConfig
+from spf_lite.evaluation.maps import map_auc
 from spf_lite.method.control_map import combine
 from spf_lite.options import ControlMapOptions
 from spf_lite.viz.plots import tinted
@@ -41,7 +42,8 @@ class ControlMapExplorer(PicturedWidget):
             ``label`` (str), ``image`` (a picture), ``phrases`` (P texts), ``distances`` (their CLIP distances to the
             target, P numbers in [0, 2]), ``timesteps`` (T ints), ``layers`` (L names), ``difference`` (D, smoothed,
             (T, h, w) in [0, 1]) and ``phrase_maps`` (A_p, (T, L, P, h, w) in [0, 1]). Timesteps and layers are the same
-            in all items.
+            in all items. Optionally ``region``, (h, w): above 0 where the target changes the picture. It is outlined,
+            and the map's AUC against it is shown.
         options: initial values of the sliders; ``smoothing`` must be that of D.
 
     Attributes:
@@ -110,6 +112,13 @@ class ControlMapExplorer(PicturedWidget):
         control: Floats = combine(difference[None], phrase_maps, distances, self.options())[0, 0].numpy()
         return control
 
+    def auc(self) -> float | None:
+        """How well M finds the true region (:func:`spf_lite.evaluation.maps.map_auc`); None if it is not known."""
+        item = self.current()
+        if item["region"] is None:
+            return None
+        return map_auc(self.map(), unpack(item["region"], tuple(item["size"])))
+
     def reset_distances(self) -> None:
         """Reset the distances to those that CLIP measured."""
         self.distances = list(self.current()["distances"])
@@ -169,6 +178,7 @@ def _packed(item: Mapping[str, Any], where: str) -> dict[str, Any]:
     difference = checked(item["difference"], (len(times), None, None), f"{where}: difference")
     size = difference.shape[1:]
     maps = checked(item["phrase_maps"], (len(times), len(layers), len(phrases), *size), f"{where}: phrase_maps")
+    region = item.get("region")
     distances = checked(item["distances"], (len(phrases),), f"{where}: distances", MAX_DISTANCE)
     return {
         "label": str(item["label"]),
@@ -180,4 +190,5 @@ def _packed(item: Mapping[str, Any], where: str) -> dict[str, Any]:
         "size": list(size),
         "difference": pack(difference),
         "phrase_maps": pack(maps),
+        "region": None if region is None else pack(checked(np.asarray(region) > 0, tuple(size), f"{where}: region")),
     }

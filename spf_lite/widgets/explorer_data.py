@@ -55,7 +55,7 @@ def control_map_items(
 
     Args:
         backbone: with the tuned weights, such as an adapter after stage 1, active.
-        items: the portraits and texts of a custom set, encoded.
+        items: the portraits and texts of a custom set, encoded. A region that comes with one is the true region.
         timesteps: of the forward passes, from 0 to ``num_train_timesteps - 1``.
         labels: one for each portrait (default: "portrait 1" and so on).
         options: their ``smoothing`` is that of D.
@@ -95,6 +95,7 @@ def control_map_items(
                 "layers": names,
                 "difference": _array(torch.stack(differences)),
                 "phrase_maps": _array(torch.stack(maps)),
+                "region": None if item.region is None else _array(item.region[0]),
             }
         )
     return found

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+from spf_lite.evaluation.maps import map_auc
 from spf_lite.method.control_map import combine
 from spf_lite.options import ControlMapOptions
 from spf_lite.widgets import AttentionExplorer, ControlMapExplorer
@@ -161,6 +162,31 @@ def test_the_browsers_formula_is_the_trainers_too(live: Live) -> None:
     assert len(cases) > 100
     for case, control in zip(cases, _in_the_browser(page, cases), strict=True):
         assert control == pytest.approx(_in_python(case, torch.float32), abs=1e-6)
+
+
+def test_the_browsers_auc_is_the_librarys(live: Live) -> None:
+    draw = np.random.default_rng(3)
+    region = draw.random((16, 16)) < 0.3
+    explorer = ControlMapExplorer([{**_control_item(), "region": region}, {**_control_item(), "label": "no region"}])
+    page = live(explorer)
+    cases = [(draw.integers(0, 5, 64) / 4, draw.random(64) < share) for share in (0.1, 0.5, 0.9)]
+    cases += [(draw.random(64), draw.random(64) < 0.5), (np.zeros(4), np.array([True, False, False, False]))]
+    plain = [[values.tolist(), inside.tolist()] for values, inside in cases]
+    found = page.evaluate("cases => cases.map((one) => module.auc(...one))", plain)
+    assert found == pytest.approx([map_auc(*case) for case in cases], abs=1e-12)
+    assert page.evaluate("[module.auc([1, 2], [true, true]), module.auc([1, 2], [false, false])]") == [None, None]
+
+    readout, note = page.locator(".spf-readout"), page.get_by_text("Outline: where the target really")
+    expect(readout).to_contain_text(f"AUC against the outline: {explorer.auc():.2f}.")
+    expect(note).to_be_visible()
+    outline = np.array(page.locator(".spf-tint + canvas").evaluate(PIXELS)).reshape(16 * 24, 16 * 24, 4)[..., 3] > 0
+    edges = np.argwhere(region[:, 1:] != region[:, :-1])
+    assert all(outline[24 * y + 12, 24 * (x + 1)] for y, x in edges), "between two positions, one inside"
+    same = np.argwhere(region[:, 1:] == region[:, :-1])
+    assert not any(outline[24 * y + 12, 24 * (x + 1)] for y, x in same)
+    page.get_by_label("Portrait").select_option("no region")
+    expect(note).to_be_hidden()
+    expect(readout).not_to_contain_text("AUC")
 
 
 @pytest.mark.parametrize("layer", ["all layers", "up 2.0"])

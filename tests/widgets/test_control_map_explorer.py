@@ -13,6 +13,7 @@ from PIL import Image
 from spf_lite.config import TrainConfig
 from spf_lite.data.encoding import custom_items
 from spf_lite.data.sets.custom_set import CustomSet
+from spf_lite.evaluation.maps import map_auc
 from spf_lite.method.control_map import combine
 from spf_lite.models.adapters.lora import add_lora
 from spf_lite.models.backbone import Backbone
@@ -63,6 +64,17 @@ def test_one_call_hands_the_thresholds_to_the_trainer() -> None:
     applied = explorer.apply(config)
     assert applied.control == ControlMapOptions(0.75, 5, False, 0.25, 0.5, "sum")
     assert replace(applied, control=config.control) == config, "nothing else changes"
+
+
+def test_the_map_is_graded_where_the_true_region_is_known() -> None:
+    region = np.zeros((4, 4))
+    region[:2] = 1
+    explorer = ControlMapExplorer([_item("Ada", region=region), _item("Benny")])
+    assert explorer.auc() == map_auc(explorer.map(), region)
+    explorer.portrait = "Benny"
+    assert explorer.auc() is None
+    with pytest.raises(ValueError, match=r"items\[0\]: region has shape \(2, 2\), expected \(4, 4\)"):
+        ControlMapExplorer([_item(region=np.ones((2, 2)))])
 
 
 @pytest.mark.parametrize("timestep", [100, 300])
@@ -218,6 +230,9 @@ def test_items_come_from_both_paths(tuned: Backbone, custom_set: CustomSet) -> N
     layers = one["layers"]
     assert layers[0] == "all layers" and len(layers) == len(set(layers)) > 2
     assert one["phrases"] == [phrase.text for phrase in items[0].pair.phrases]
+    assert one["region"] is None
+    whole = replace(items[0], region=torch.ones(1, 8, 8))
+    assert np.array_equal(control_map_items(tuned, [whole], [100])[0]["region"], np.ones((8, 8)))
     assert one["image"].size == (64, 64)
     assert one["distances"] == pytest.approx(items[0].distances.tolist())
     assert one["difference"].shape == (2, 8, 8)
