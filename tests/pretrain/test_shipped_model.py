@@ -9,12 +9,15 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
+from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.evaluation.judge import Judge
+from spf_lite.models.adapters.learned import targets_of
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.running.sampling import sample
 from spf_lite.models.specification import specification_of
 from spf_lite.pretrain.run import PARTS
 from spf_lite.tiny_world.portraits import TARGETS, Portrait, describe
+from spf_lite.training.run.export import learned_target
 
 DATA = Path(__file__).parents[2] / "data_samples"
 FOLDER, ADAPTERS = DATA / "tiny-portraits", DATA / "adapters"
@@ -137,6 +140,14 @@ def test_there_is_an_adapter_of_both_methods_for_every_folder() -> None:
     assert targets and targets <= set(TARGETS)
     for target in targets:
         assert {path.name for path in (ADAPTERS / target).iterdir() if path.is_dir()} >= set(METHODS)
+
+
+@needs_adapters
+def test_adapters_of_pure_pairs_name_their_target_for_runs_on_top_of_them() -> None:
+    folders = sorted(ADAPTERS.glob("*/pure-pairs"))
+    for folder in folders:
+        assert targets_of(folder) == [learned_target(CustomSet.load(DATA / "custom" / folder.parent.name, "silent"))]
+    assert folders
 
 
 @needs_adapters
