@@ -124,9 +124,15 @@ def _paint(target: str, adapters: dict[str, Path], people: int, output: Path, st
 def cost(options: Namespace) -> int:
     import json
 
-    from spf_lite.profiling.cost import measure_costs, to_rows
+    import torch
 
-    costs = measure_costs(options.model, options.rounds)
+    from spf_lite.profiling.cost import measure_costs, to_rows
+    from spf_lite.profiling.shape_cost import shape_costs
+
+    if options.model in ("tiny", "sd15-size"):
+        costs = measure_costs(options.model, options.rounds)
+    else:
+        costs = shape_costs(options.model, options.pixels, options.rounds, getattr(torch, options.dtype))
     for line in costs:
         logger.info("%s", line)
     if options.save:

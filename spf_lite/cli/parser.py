@@ -250,7 +250,16 @@ def build_parser() -> argparse.ArgumentParser:
 
     cost = commands.add_parser("cost", help="what the method costs: time and memory, measured side by side")
     cost.set_defaults(run=measuring.cost)
-    cost.add_argument("--model", choices=["tiny", "sd15-size"], default="tiny")
+    cost.add_argument(
+        "--model",
+        choices=["tiny", "sd15-size", "sdxl", "sd3", "pixart-sigma"],
+        default="tiny",
+        help="the shipped model, or random weights of the shape of a large one; of the last three the network alone",
+    )
+    cost.add_argument("--pixels", type=kinds.at_least(1), default=256, help="of the last three models' portraits")
+    cost.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], default="float32", help="of the last three models' weights"
+    )
     cost.add_argument("--rounds", type=kinds.at_least(1), default=5)
     cost.add_argument("--save", type=kinds.output_file, help="write the figures into this JSON file")
 

@@ -88,7 +88,7 @@ def training_costs(backbone: Backbone, name: str, batch_size: int, rounds: int, 
         rounds: timed rounds, after one of warm-up.
         steps: timed steps per variant and round.
     """
-    network, device = backbone.network, torch.device(backbone.pipe.device)
+    network, device = backbone.network, backbone.device
     lora = Lora(network, rank=16, seed=0)
     optimizer = torch.optim.AdamW(lora.parameters, lr=1e-5)
     batch = random_batch(backbone, batch_size)
@@ -128,7 +128,7 @@ def training_costs(backbone: Backbone, name: str, batch_size: int, rounds: int, 
         backbone.trainable = lora
 
     forget()
-    return _alternate(name, variants, one, forget, rounds, steps, device)
+    return alternate(name, variants, one, forget, rounds, steps, device)
 
 
 def sampling_costs(backbone: Backbone, name: str, portraits: int, rounds: int, steps: int) -> list[Cost]:
@@ -152,11 +152,10 @@ def sampling_costs(backbone: Backbone, name: str, portraits: int, rounds: int, s
         "sampling": lambda: run(nullcontext()),
         "sampling, attention recorded": lambda: run(record(network, size, backbone.spec.attention_resolution)),
     }
-    device = torch.device(backbone.pipe.device)
-    return _alternate(name, variants, lambda variant: variant(), lambda: None, rounds, 1, device, memory=False)
+    return alternate(name, variants, lambda variant: variant(), lambda: None, rounds, 1, backbone.device, memory=False)
 
 
-def _alternate(
+def alternate(
     name: str,
     variants: dict[str, Callable[[], None]],
     one: Callable[[Callable[[], None]], None],

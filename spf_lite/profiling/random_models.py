@@ -93,7 +93,9 @@ def random_backbone(pipe: DiffusionPipeline, clip: CLIPModel, latent_channels: i
     return backbone
 
 
-def random_batch(backbone: Backbone, size: int, phrases: int = 5, side: int | None = None) -> Batch:
+def random_batch(
+    backbone: Backbone, size: int, phrases: int = 5, side: int | None = None, features: int | None = None
+) -> Batch:
     """A random batch of custom portraits.
 
     Args:
@@ -101,6 +103,7 @@ def random_batch(backbone: Backbone, size: int, phrases: int = 5, side: int | No
         size: B, number of portraits.
         phrases: number of phrases in each base text.
         side: height and width of the latents; default: the network's ``sample_size``.
+        features: width of CLIP's embeddings; default: that of the backbone's CLIP.
     """
     config, rows = backbone.network.config, backbone.architecture.text_shape(backbone.pipe)
     length = sum(reader.length for reader in backbone.readers) + backbone.architecture.blank_rows(backbone.pipe)
@@ -111,7 +114,7 @@ def random_batch(backbone: Backbone, size: int, phrases: int = 5, side: int | No
         return torch.randn(*shape, generator=generator)
 
     tokens = torch.arange(length).expand(size, -1)
-    features = backbone.clip.model.config.projection_dim
+    features = features or int(backbone.clip.model.config.projection_dim)
     return Batch(
         latents=normal(size, config.in_channels, side, side),
         base=normal(size, *rows),
@@ -127,4 +130,4 @@ def random_batch(backbone: Backbone, size: int, phrases: int = 5, side: int | No
         portrait_features=normal(size, features),
         target_features=normal(size, features),
         region=torch.ones(size, 1, side, side),
-    ).to(backbone.pipe.device)
+    ).to(backbone.device)

@@ -28,7 +28,7 @@ from spf_lite.models.running.sampling import sample
 from spf_lite.pretrain import check as evaluation
 from spf_lite.pretrain import run as pretraining
 from spf_lite.pretrain.check import Check
-from spf_lite.profiling import cost
+from spf_lite.profiling import cost, shape_cost
 from spf_lite.profiling.cost import Cost
 from spf_lite.profiling.counted import CountedStep
 from spf_lite.tiny_world import custom_sets
@@ -315,6 +315,13 @@ def test_cost_prints_and_saves_every_variant(
     assert asked == [("tiny", 2)]
     assert [Cost(**row) for row in json.loads(saved.read_text())] == costs
     assert [record.message for record in logged.records][-3:-1] == list(map(str, costs))
+
+    def of_shape(*arguments: object) -> list[Cost]:
+        assert arguments == ("sd3", 128, 5, torch.bfloat16)
+        return costs
+
+    monkeypatch.setattr(shape_cost, "shape_costs", of_shape)
+    assert run("cost", "--model", "sd3", "--pixels", 128, "--dtype", "bfloat16") == 0
 
 
 def test_a_lora_file_at_any_strength(model: str, custom_folder: Path, short_recipes: None, tmp_path: Path) -> None:

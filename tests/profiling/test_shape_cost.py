@@ -1,0 +1,55 @@
+"""The second path's cost on networks of other classes."""
+
+import pytest
+import torch
+from torch import nn
+
+from spf_lite.models.adapters.trainable import Lora
+from spf_lite.models.backbone import Backbone
+from spf_lite.profiling import shape_cost
+from spf_lite.profiling.shape_cost import give_random_weights, network_costs, shape_costs
+
+VARIANTS = ["(a) plain LoRA", "(b) dual path", "forward pass", "forward pass, recorded"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_four_variants_of_one_network(dtype: torch.dtype, toy: Backbone) -> None:
+    nn.Module.to(toy.network, dtype)
+    toy.trainable = Lora(toy.network, 4, seed=0)
+    costs = network_costs(toy, "toy", rounds=1, dtype=dtype)
+    assert [line.variant for line in costs] == VARIANTS
+    assert costs[0].ratio == costs[2].ratio == 1 and costs[1].ratio > 1, "two passes are more than one"
+    assert [line.peak is None for line in costs] == [False, False, True, True]
+
+
+def test_a_shape_gets_weights_and_its_size(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(name: str, tokenizer_of: Backbone, dtype: torch.dtype) -> Backbone:
+        toy.network.to("meta")
+        toy.trainable = toy.trainable or Lora(toy.network, 4, seed=0)
+        return toy
+
+    measured: list[tuple[str, int]] = []
+
+    def noted(backbone: Backbone, name: str, rounds: int, dtype: torch.dtype) -> list[object]:
+        assert all(p.device.type == "cpu" and p.isfinite().all() for p in backbone.network.parameters())
+        assert backbone.network.config.sample_size == 16 and backbone.spec.attention_resolution == 16
+        measured.append((name, rounds))
+        return []
+
+    monkeypatch.setattr(shape_cost, "shape_on_meta", small)
+    monkeypatch.setattr(shape_cost, "network_costs", noted)
+    shape_costs("sdxl", pixels=128, rounds=2)
+    assert measured == [("sdxl, 128 px", 2)]
+    for pixels in (0, 100):
+        with pytest.raises(ValueError, match=f"pixels={pixels}: expected a multiple of 16"):
+            shape_costs("sdxl", pixels=pixels)
+    with pytest.raises(ValueError, match="rounds=0"):
+        shape_costs("sdxl", rounds=0)
+
+
+def test_random_weights_are_the_same_each_time(toy: Backbone) -> None:
+    found = []
+    for _ in range(2):
+        give_random_weights(toy, 8)
+        found.append(torch.cat([parameter.flatten() for parameter in toy.network.parameters()]).clone())
+    assert torch.equal(*found) and 0.01 < found[0].std() < 0.03
