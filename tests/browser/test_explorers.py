@@ -285,6 +285,12 @@ def test_sliders_change_the_map_and_the_readout(explorers: Watched) -> None:
     explorers.assert_quiet()
 
 
+def test_legends_have_a_scale_of_colours(explorers: Watched) -> None:
+    for widget in (".spf-control-map", ".spf-attention"):
+        bar = explorers.page.locator(f"{widget} .spf-legend .spf-bar").bounding_box()
+        assert bar is not None and bar["width"] > 60 and bar["height"] > 8
+
+
 def test_an_empty_map_says_so(live: Live) -> None:
     page = live(ControlMapExplorer([{**_control_item(), "difference": np.zeros((2, 16, 16))}]))
     expect(page.locator(".spf-readout")).to_have_text("The target may change 0 % of the picture: the map is empty.")
