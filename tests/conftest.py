@@ -31,9 +31,14 @@ from spf_lite.tiny_world.rendering import render
 
 
 class OneFolder(LoadFileScheduling):
-    """One file is tested by one process, and so are all files that share the small book: it is built only once."""
+    """One file is tested by one process, and so are all files that share the small book: it is built only once.
+
+    The pages of the book share nothing. Together they would keep one process busy long after the others have ended.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith("tests/pages/test_in_a_browser.py"):
+            return nodeid.rpartition("[")[2].partition(".html")[0]
         return "tests/browser" if nodeid.startswith("tests/browser/") else super()._split_scope(nodeid)
 
 
