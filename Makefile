@@ -13,8 +13,6 @@ PORT ?= 8000
 # How many chapters are executed, or files tested, at a time, each with one thread (spf_lite/cli/threads.py says why).
 WORKERS ?= 2
 export WORKERS
-# Tests in a browser wait more than they compute: one process more keeps the cores busy.
-TESTERS := $(if $(filter 1,$(WORKERS)),1,$(shell expr $(WORKERS) + 1))
 # Some machines tell Python to keep no compiled files. Then every kernel would compile all libraries anew, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -42,7 +40,7 @@ book: $(STAMP) ## execute and render the book: _build/html/index.html
 	@echo "Open _build/html/index.html in a browser, or run 'make serve'."
 
 test: $(STAMP) ## lint, type checks, every chapter and every test
-	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile --nbval-lax --nbval-current-env book tests
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env book tests
 
 lint: $(STAMP) ## ruff, mypy, and the layers of the library
 	$(BIN)/ruff check .

@@ -6,9 +6,11 @@ costs the same with and without the second path. So a machine with the memory fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from spf_lite.method.attention import record
 from spf_lite.method.dual_path import dual_path_step, naive_step
@@ -47,14 +49,20 @@ def give_random_weights(backbone: Backbone, side: int) -> None:
         backbone: its network is changed in place.
         side: of the latents that it will get, which becomes the size of its own portraits.
     """
-    network, generator = backbone.network, torch.Generator().manual_seed(0)
+    network = backbone.network
+    fill(network)
+    network.register_to_config(sample_size=side)
+    resolution = backbone.architecture.attention_resolution(network.config, 16)
+    backbone.spec = replace(backbone.spec, attention_resolution=resolution)
+
+
+def fill(network: nn.Module) -> None:
+    """Give a module on the meta device memory and small random numbers, always the same."""
+    generator = torch.Generator().manual_seed(0)
     network.to_empty(device="cpu")
     with torch.no_grad():
         for tensor in (*network.parameters(), *(one for one in network.buffers() if one.is_floating_point())):
             tensor.normal_(0, 0.02, generator=generator)
-    network.register_to_config(sample_size=side)
-    resolution = backbone.architecture.attention_resolution(network.config, 16)
-    backbone.spec = replace(backbone.spec, attention_resolution=resolution)
 
 
 def network_costs(backbone: Backbone, name: str, rounds: int, dtype: torch.dtype = torch.float32) -> list[Cost]:
@@ -91,17 +99,17 @@ def network_costs(backbone: Backbone, name: str, rounds: int, dtype: torch.dtype
         with record(network, (height, width), backbone.spec.attention_resolution):
             forward()
 
-    def step(variant: object) -> None:
+    def step(variant: Callable[[], None]) -> None:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            variant()  # type: ignore[operator]
+            variant()
         optimizer.step()
 
     def forget() -> None:
         optimizer.zero_grad(set_to_none=True)
 
-    training = {"(a) plain LoRA": plain, "(b) dual path": dual}
-    sampling = {"forward pass": forward, "forward pass, recorded": recorded}
+    training: dict[str, Callable[[], None]] = {"(a) plain LoRA": plain, "(b) dual path": dual}
+    sampling: dict[str, Callable[[], None]] = {"forward pass": forward, "forward pass, recorded": recorded}
     return [
         *alternate(name, training, step, forget, rounds, 1, device),
         *alternate(name, sampling, step, forget, rounds, 1, device, memory=False),

@@ -3,17 +3,16 @@
 import os
 import re
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 import torch
 
-from spf_lite.data.batch import Batch
 from spf_lite.method.dual_path import dual_path_step
 from spf_lite.models.backbone import Backbone
 from spf_lite.profiling.cost import DUAL
 from spf_lite.profiling.memory import step_memory
 from spf_lite.profiling.random_models import random_batch
+from spf_lite.profiling.shape_cost import fill
 from spf_lite.profiling.shapes import shape_on_meta
 
 PIXELS, DTYPE = 512, torch.bfloat16
@@ -33,17 +32,13 @@ def test_the_counted_peak_of_stable_diffusion_xl_is_the_measured_one(toy: Backbo
     counted = step_memory(backbone, "dual path", PIXELS, DTYPE, checkpointing=True).parts(1)
     expected = sum(counted.values()) - counted["text encoder, autoencoder"] - counted["CLIP"]  # which stay on "meta"
 
-    network, generator = backbone.network, torch.Generator().manual_seed(0)
-    network.to_empty(device="cpu")
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.normal_(0, 0.02, generator=generator)
+    network = backbone.network
+    fill(network)
     network.enable_gradient_checkpointing()
     network.train()
     assert backbone.trainable is not None
     optimizer = torch.optim.AdamW(list(backbone.trainable.parameters))
-    with patch.object(Batch, "to", lambda batch, device: batch):  # the encoders' device is "meta"
-        batch = random_batch(backbone, 1, side=PIXELS // backbone.pipe.vae_scale_factor)
+    batch = random_batch(backbone, 1, side=PIXELS // backbone.pipe.vae_scale_factor, features=1)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
     with torch.autocast("cpu", DTYPE):
         noise, times = torch.zeros_like(batch.latents), torch.tensor([500])

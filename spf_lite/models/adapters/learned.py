@@ -74,7 +74,9 @@ def learned(row: dict[str, Any]) -> LearnedTarget | None:
     if said is None:
         return None
     text, replaces = said["text"], said["replaces"]
-    if not (isinstance(text, str) and text and isinstance(replaces, list) and all(map(_is_text, replaces))):
+    if not (
+        isinstance(text, str) and text and isinstance(replaces, list) and all(isinstance(one, str) for one in replaces)
+    ):
         raise TypeError(f"{said} is no target with the phrases that it replaces")
     return LearnedTarget(text, tuple(replaces))
 
@@ -83,7 +85,3 @@ def _rows(metadata: dict[str, str]) -> list[dict[str, Any]]:
     if PARTS in metadata:
         return list(json.loads(metadata[PARTS]))
     return [{"target": json.loads(metadata[TARGET])}] if TARGET in metadata else [{}]
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
