@@ -73,6 +73,8 @@ class TrainConfig:
         earlier_share: share of the reference texts that also ask for targets of earlier adapters (ours), in [0, 1]:
             what was learned before is protected where it is asked for (:mod:`spf_lite.data.earlier`). Only in runs on
             top of such adapters.
+        original_reference: whether the reference of texts that ask for no earlier target is the model without any
+            adapter (ours), so that the errors of several runs do not add up. Only with ``earlier_share``.
         anchor_share: share of each batch, in both stages, that are anchors (ours), in [0, 1]: both paths are fed one
             text without the target, and must agree everywhere. ``weight_reconstruction`` is their weight.
         anchor_empty: share of the anchors with the empty text, which guidance relies on; the others have their base
@@ -145,6 +147,7 @@ class TrainConfig:
     reference_share: float = 0.5
     reconstruction_share: float = 0.33
     earlier_share: float = 0.5
+    original_reference: bool = True
     anchor_share: float = 0.0
     anchor_empty: float = 0.5
     anchor_own: float = 0.5

@@ -80,6 +80,7 @@ def train(options: Namespace) -> int:
             options.captions,
             target_text=options.target_text,
             replaces=options.replaces,
+            excludes=options.excludes,
             repair=options.repair,
             shape=options.shape,
             background=options.background,

@@ -74,6 +74,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--target-text", help="what is learned, given once: 'sunglasses'; captions may name it or not")
     train.add_argument("--replaces", help="the phrase of each base text that the target takes the place of")
+    train.add_argument(
+        "--excludes",
+        metavar="PHRASE",
+        action="append",
+        default=[],
+        help="a phrase that no text holds together with the target, may be given again; later runs --after this one "
+        "leave it out where they ask for the target",
+    )
     train.add_argument("--repair", action="store_true", help="take a target that stands in a base text out of it")
     train.add_argument("--shape", choices=["square", "buckets"], default="square", help="crop, or keep aspect ratios")
     train.add_argument("--background", default="white", help="colour that transparent pictures are composed on")

@@ -32,6 +32,7 @@ class Item:
         region: where the target may act, (1, h, w) in [0, 1], from a mask or an averaged map; None: not known.
         is_reference: sampled by the reference model, without the target.
         is_shortened: its base text names only some of the phrases that another item of the same portrait names.
+        is_plain: its base text asks for none of the targets that were learned before.
     """
 
     latents: Tensor
@@ -44,6 +45,7 @@ class Item:
     region: Tensor | None = None
     is_reference: bool = False
     is_shortened: bool = False
+    is_plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Batch:
         aligned: (B, K), 1 for real pairs, 0 for padding.
         is_reference: (B,), True for portraits without the target: no denoising and no enhancement loss on them.
         is_reconstruction: (B,), True for items whose response path is fed the text of the reference path: M = 0 there.
+        is_plain: (B,), True for items whose reference path is the model without earlier adapters, if there are any.
         target: token average of the target in the complete text, (B, L); zeros for reconstruction items.
         portrait_features: CLIP embeddings of the custom portraits, (B, width); only for the enhancement loss.
         target_features: CLIP embedding of the target text, (B, width).
@@ -77,6 +80,7 @@ class Batch:
     aligned: Tensor
     is_reference: Tensor
     is_reconstruction: Tensor
+    is_plain: Tensor
     target: Tensor
     portrait_features: Tensor
     target_features: Tensor
@@ -120,7 +124,7 @@ def without_text(item: Item, empty: Tensor) -> Item:
         empty: the empty text, encoded, (R, width).
     """
     pair = replace(item.pair, base_text="", phrases=(), alignment=())
-    return replace(item, base=empty, pair=pair, distances=item.distances[:0])
+    return replace(item, base=empty, pair=pair, distances=item.distances[:0], is_plain=True)
 
 
 def collate(items: Sequence[Item], reconstruction: Sequence[bool]) -> Batch:
@@ -164,6 +168,7 @@ def collate(items: Sequence[Item], reconstruction: Sequence[bool]) -> Batch:
         aligned=aligned,
         is_reference=torch.tensor([item.is_reference for item in items]),
         is_reconstruction=torch.tensor(list(reconstruction)),
+        is_plain=torch.tensor([item.is_plain for item in items]),
         target=target,
         portrait_features=torch.stack([item.portrait_features for item in items]),
         target_features=torch.stack([item.target_features for item in items]),

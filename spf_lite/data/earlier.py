@@ -11,10 +11,11 @@ In the book: :doc:`/11-one-after-another`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from spf_lite.data.batch import Item
 from spf_lite.data.prompts import split_phrases
 from spf_lite.data.sets.captions import occurrences
 from spf_lite.data.texts import ReferenceTexts, text_pair
@@ -32,23 +33,45 @@ class EarlierTargets:
         target_text: what the run learns.
         share: of the texts that ask for earlier targets, evenly spread over them, in [0, 1].
         seed: of the choice.
+        plain_texts: whether a text that asks for none of them is plain, and its reference the model without any
+            earlier adapter.
     """
 
     targets: tuple[LearnedTarget, ...] = ()
     target_text: str = ""
     share: float = 0.0
     seed: int = 0
+    plain_texts: bool = True
 
     @classmethod
-    def of(cls, targets: Sequence[LearnedTarget | None], target_text: str, share: float, seed: int) -> EarlierTargets:
-        """Without those that are not known, and without what the run learns: no base text may hold it."""
-        known = (one for one in targets if one is not None)
-        return cls(tuple(one for one in known if not occurrences(one.text, target_text)), target_text, share, seed)
+    def of(
+        cls,
+        targets: Sequence[LearnedTarget | None],
+        target_text: str,
+        share: float,
+        seed: int,
+        plain_texts: bool = True,
+    ) -> EarlierTargets:
+        """Without those that are not known, and without what the run learns: no base text may hold it.
+
+        If one is not known, any text may ask for it, and none is plain.
+        """
+        named = [one for one in targets if one is not None]
+        other = tuple(one for one in named if not occurrences(one.text, target_text))
+        return cls(other, target_text, share, seed, plain_texts and len(named) == len(targets))
+
+    def marked(self, items: Sequence[Item]) -> list[Item]:
+        """The same items; those with a plain text are marked."""
+        if not (self.targets and self.plain_texts):
+            return list(items)
+        asks = [any(occurrences(item.pair.base_text, one.text) for one in self.targets) for item in items]
+        return [replace(item, is_plain=not asking) for item, asking in zip(items, asks, strict=True)]
 
     def drawn(self, count: int, draw: int = 0) -> list[tuple[LearnedTarget, ...]]:
         """For each of some texts the targets that it asks for.
 
-        A share of the texts asks: for every target with probability one half, and for one of them at least.
+        A share of the texts asks, one half of these for a single target, as most texts of users do, the other half for
+        every target with probability one half, and for one of them at least.
 
         Args:
             count: of the texts.
@@ -63,7 +86,10 @@ class EarlierTargets:
                 chosen.append(())
                 continue
             asked = (torch.rand(len(self.targets), generator=generator) < 0.5).tolist()
-            asked[int(torch.randint(len(asked), (), generator=generator))] |= not any(asked)
+            alone = bool(torch.rand((), generator=generator) < 0.5)
+            single = int(torch.randint(len(asked), (), generator=generator))
+            if alone or not any(asked):
+                asked = [row == single for row in range(len(asked))]
             chosen.append(tuple(one for one, wanted in zip(self.targets, asked, strict=True) if wanted))
         return chosen
 
@@ -83,6 +109,11 @@ class EarlierTargets:
             result.append((text, replaces))
         return result
 
+    def asked(self, backbone: Backbone, texts: Sequence[str], target: LearnedTarget) -> list[str]:
+        """Each of some base texts with one earlier target, if the text encoder takes it."""
+        longer = [asking_for(text, None, target)[0] for text in texts]
+        return [long if self.fits(backbone, long) else text for text, long in zip(texts, longer, strict=True)]
+
     def fits(self, backbone: Backbone, text: str, replaces: str | None = None) -> bool:
         """Whether the text encoder takes a base text, and the new target with it."""
         try:
@@ -94,7 +125,7 @@ class EarlierTargets:
 
 def asking_for(text: str, replaces: str | None, target: LearnedTarget) -> tuple[str, str | None]:
     """A base text that asks for a target. It takes the place of a phrase that it replaced when it was learned, or else
-    is added at the end.
+    is added at the end. Phrases that it excludes go.
 
     Args:
         text: a base text.
@@ -106,9 +137,9 @@ def asking_for(text: str, replaces: str | None, target: LearnedTarget) -> tuple[
     """
     if occurrences(text, target.text):
         return text, replaces
-    phrases = split_phrases(text)
+    phrases = [phrase for phrase in split_phrases(text) if phrase not in target.excludes or phrase == replaces]
     phrase = next((one for one in phrases if one in target.replaces), None)
     if phrase is None:
-        return f"{text}, {target.text}", replaces
+        return ", ".join([*phrases, target.text]), replaces
     phrases[phrases.index(phrase)] = target.text
     return ", ".join(phrases), target.text if replaces == phrase else replaces

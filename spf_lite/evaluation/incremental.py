@@ -28,6 +28,7 @@ from spf_lite.files import write_file
 from spf_lite.models.adapters.lora import ADAPTER_FILE
 from spf_lite.models.adapters.stack import load_stack
 from spf_lite.models.backbone import load
+from spf_lite.tiny_world.custom_sets import excluded_phrases
 from spf_lite.training.recipes import recipe, slug
 from spf_lite.training.trainer import DualPathTrainer
 
@@ -94,7 +95,7 @@ def run_chain(
     for number, target in enumerate(targets):
         run = path / f"{number}-{target}"
         if not (run / "adapter" / ADAPTER_FILE).exists():
-            custom = CustomSet.load(set_folder(target, folder, seed), "silent")
+            custom = CustomSet.load(set_folder(target, folder, seed), "silent", excludes=excluded_phrases(target))
             trainer = DualPathTrainer(load("tiny"), custom, config, run, after=() if separately else adapters)
             trainer.fit(resume=True)
             trainer.export(run / "adapter")

@@ -166,8 +166,16 @@ def dual_path_step(
     with ExitStack() as stack:
         reference: PathOutput | None = None
         if needs.reference:
-            recorded = {"record_reference": needs.reference_layers, "record_response": needs.response_layers}
-            paths = both_paths(backbone, noisy, timesteps, batch.base, batch.complete, **recorded)
+            paths = both_paths(
+                backbone,
+                noisy,
+                timesteps,
+                batch.base,
+                batch.complete,
+                batch.is_plain,
+                record_reference=needs.reference_layers,
+                record_response=needs.response_layers,
+            )
             reference, response = stack.enter_context(paths)
         else:
             path = response_path(backbone, noisy, timesteps, batch.complete, record_layers=needs.response_layers)

@@ -16,8 +16,8 @@ In the book: :doc:`/06-dual-path`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, fields
 
 import torch
 from diffusers import ModelMixin
@@ -49,22 +49,38 @@ class PathOutput:
 
 @torch.no_grad()
 def reference_path(
-    backbone: Backbone, noisy: Tensor, timesteps: Tensor, base: Tensor, *, record_layers: bool = False
+    backbone: Backbone,
+    noisy: Tensor,
+    timesteps: Tensor,
+    base: Tensor,
+    plain: Tensor | None = None,
+    *,
+    record_layers: bool = False,
 ) -> PathOutput:
     """The original network on the base text, without gradient.
+
+    In a run on top of earlier adapters it has these as well, but for plain texts, which ask for none of their targets.
 
     Args:
         backbone: what is trained on its network is switched off during the pass.
         noisy: z_t, (B, C, h, w).
         timesteps: t, (B,).
         base: the base texts, encoded, (B, R, width).
+        plain: which texts are plain, (B,); None: none of them.
         record_layers: whether to record cross-attention.
     """
-    with (
-        backbone.reference() as original,
-        _forward(backbone, original, noisy, timesteps, base, record_layers) as output,
-    ):
-        return output
+    rows, original = _plain_rows(backbone, plain), backbone.original
+    with backbone.reference() as network:
+        if rows is None or original is None:
+            with _forward(backbone, network, noisy, timesteps, base, record_layers) as output:
+                return output
+        parts = []
+        for chosen, weights in ((rows, original.in_place()), (~rows, nullcontext())):
+            if bool(chosen.any()):
+                inputs = noisy[chosen], timesteps[chosen], base[chosen]
+                with weights, _forward(backbone, network, *inputs, record_layers) as output:
+                    parts.append(output)
+        return parts[0] if len(parts) == 1 else _interleaved(rows, *parts)
 
 
 @torch.no_grad()
@@ -116,6 +132,7 @@ def both_paths(
     timesteps: Tensor,
     base: Tensor,
     complete: Tensor,
+    plain: Tensor | None = None,
     *,
     record_reference: bool = False,
     record_response: bool = False,
@@ -128,17 +145,39 @@ def both_paths(
         timesteps: t, (B,).
         base: the base texts, encoded, (B, R, width).
         complete: the complete texts, encoded, (B, R, width).
+        plain: for which items the reference path has no earlier adapters, (B,) (:func:`reference_path`).
         record_reference: whether to record cross-attention of the reference path.
         record_response: whether to record cross-attention of the response path.
 
     Yields:
         outputs of the reference path and of the response path.
     """
-    # Up to the first layer that a text enters both paths compute the same.
-    with shared_prefix(backbone.network):
-        reference = reference_path(backbone, noisy, timesteps, base, record_layers=record_reference)
+    # Up to the first layer that a text enters both paths compute the same, if they have the same weights there.
+    differ = _plain_rows(backbone, plain) is not None
+    with nullcontext() if differ else shared_prefix(backbone.network):
+        reference = reference_path(backbone, noisy, timesteps, base, plain, record_layers=record_reference)
         with response_path(backbone, noisy, timesteps, complete, record_layers=record_response) as response:
             yield reference, response
+
+
+def _plain_rows(backbone: Backbone, plain: Tensor | None) -> Tensor | None:
+    """Which items need the weights without earlier adapters; None if no item does, or there are no such adapters."""
+    return plain if plain is not None and backbone.original is not None and bool(plain.any()) else None
+
+
+def _interleaved(first: Tensor, one: PathOutput, other: PathOutput) -> PathOutput:
+    """Two outputs as one, in the order of the batch: ``one`` where ``first``, (B,), is True."""
+    order = torch.cat([first.nonzero()[:, 0], (~first).nonzero()[:, 0]]).argsort()
+
+    def woven(a: Tensor, b: Tensor) -> Tensor:
+        return torch.cat([a, b])[order]
+
+    layers = {}
+    for name, layer in one.layers.items():
+        names = [part.name for part in fields(layer) if part.name != "size"]
+        pairs = {part: (getattr(layer, part), getattr(other.layers[name], part)) for part in names}
+        layers[name] = LayerRecord(layer.size, **{part: woven(*pair) for part, pair in pairs.items()})
+    return PathOutput(woven(one.prediction, other.prediction), layers)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from spf_lite.models.adapters.base import Trainable
 from spf_lite.models.adapters.lora import adapters_off
+from spf_lite.models.adapters.original import OriginalWeights
 from spf_lite.models.backbones.architecture import Architecture
 from spf_lite.models.backbones.registry import architecture_of
 from spf_lite.models.clip import Clip
@@ -46,12 +47,14 @@ class Backbone:
         pipe: diffusers' pipeline; its network carries the adapters.
         spec: what the code needs to know about it.
         trainable: what a trainer has put on the network; None: nothing, or a loaded adapter.
+        original: the weights without earlier adapters, if these are part of the reference.
     """
 
     pipe: DiffusionPipeline
     spec: BackboneSpec
     _clip: Clip | None = field(default=None, repr=False)
     trainable: Trainable | None = field(default=None, repr=False)
+    original: OriginalWeights | None = field(default=None, repr=False)
 
     @property
     def architecture(self) -> Architecture:

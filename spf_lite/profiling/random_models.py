@@ -126,6 +126,7 @@ def random_batch(
         aligned=torch.ones(size, length),
         is_reference=torch.zeros(size, dtype=torch.bool),
         is_reconstruction=torch.zeros(size, dtype=torch.bool),
+        is_plain=torch.zeros(size, dtype=torch.bool),
         target=torch.zeros(size, length),
         portrait_features=normal(size, features),
         target_features=normal(size, features),

@@ -31,11 +31,19 @@ from spf_lite.data.batch import Item, by_size
 from spf_lite.data.earlier import EarlierTargets
 from spf_lite.data.encoding import preview_features, reference_items
 from spf_lite.data.texts import kept_phrase, with_base_texts
+from spf_lite.models.adapters.learned import LearnedTarget
 from spf_lite.models.backbone import Backbone
 from spf_lite.pure_pairs.plans import RepaintPlan, partly_inside, repaint_plans, repaintable, rewritten, with_earlier
 from spf_lite.pure_pairs.reading import classification_margin, read_captions
 from spf_lite.pure_pairs.repaint import repaint
-from spf_lite.pure_pairs.surprise import Surprise, phrase_places, relative_surprise, surprise, surprise_map
+from spf_lite.pure_pairs.surprise import (
+    Surprise,
+    earlier_places,
+    phrase_places,
+    relative_surprise,
+    surprise,
+    surprise_map,
+)
 from spf_lite.pure_pairs.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -147,9 +155,11 @@ def with_pure_pairs(
         part = [items[i] for i in group]
         reach: dict[int, Tensor] = {}
         shared: dict[int, Tensor] = {}
+        acting: dict[LearnedTarget, Tensor] = {}
         style = False
         if config.map_source == "surprise":
-            measured = surprise(backbone, part, found, vocabulary, generator)
+            measured = surprise(backbone, part, found, vocabulary, generator, earlier if config.pure_pairs else None)
+            acting = earlier_places(measured, config.reach_limit)
             style = _is_style(backbone, measured, references, vocabulary, config)
             regions, reach = surprise_map(measured, config.reach_limit), measured.reach
             learned = surprise_map(measured, min(config.reach_limit, config.learning_limit))
@@ -170,7 +180,7 @@ def with_pure_pairs(
         count = max(1, round(config.pure_pairs * len(part) / len(items)))
         plan = repaint_plans(part, regions, found, changeable, vocabulary, ceil(SPARE * count), generator)
         plan = rewritten(backbone, plan, found, shared, vocabulary, generator)
-        plan = with_earlier(backbone, plan, earlier) if earlier else plan
+        plan = with_earlier(backbone, plan, earlier, acting) if earlier else plan
         made += painted(backbone, plan, count, generator, config.weight_enhancement > 0)
     return made
 

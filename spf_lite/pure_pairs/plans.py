@@ -13,6 +13,7 @@ from torch import Tensor
 
 from spf_lite.data.batch import Item
 from spf_lite.data.earlier import EarlierTargets, asking_for
+from spf_lite.models.adapters.learned import LearnedTarget
 from spf_lite.models.backbone import Backbone
 from spf_lite.pure_pairs.rewrite import rewrite
 from spf_lite.pure_pairs.vocabulary import Vocabulary
@@ -145,22 +146,33 @@ def rewritten(
     return [replace(one, item=changed.get(edit, one.item)) for edit, one in zip(edits, plan, strict=True)]
 
 
-def with_earlier(backbone: Backbone, plan: Sequence[RepaintPlan], earlier: EarlierTargets) -> list[RepaintPlan]:
+def with_earlier(
+    backbone: Backbone, plan: Sequence[RepaintPlan], earlier: EarlierTargets, places: Mapping[LearnedTarget, Tensor]
+) -> list[RepaintPlan]:
     """The same plans; a share of the texts asks for targets of earlier adapters as well.
 
     Args:
         backbone: whose text encoder the texts must fit.
-        plan: of each new portrait.
+        plan: of each new portrait, in turn of N items.
         earlier: the targets.
+        places: where each acts, (N, 1, h, w) of zeros and ones: it is painted there, and nothing of the set's portrait
+            stays. A target without a map takes nothing from that.
     """
     made = []
-    for one, wanted in zip(plan, earlier.drawn(len(plan), draw=1), strict=True):
+    for number, (one, wanted) in enumerate(zip(plan, earlier.drawn(len(plan), draw=1), strict=True)):
         for target in wanted:
-            longer = replace(
+            text = asking_for(one.text, None, target)[0]
+            if not earlier.fits(backbone, text):
+                continue
+            acts = places.get(target)
+            free = 1 if acts is None else 1 - acts[number % len(acts)]
+            learned = None if one.item.region is None else one.item.region * free
+            one = replace(
                 one,
-                text=asking_for(one.text, None, target)[0],
-                instead={place: asking_for(text, None, target)[0] for place, text in one.instead.items()},
+                item=replace(one.item, region=learned),
+                region=one.region * free,
+                text=text,
+                instead={place: asking_for(instead, None, target)[0] for place, instead in one.instead.items()},
             )
-            one = longer if earlier.fits(backbone, longer.text) else one
         made.append(one)
     return made

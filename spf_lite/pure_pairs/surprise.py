@@ -29,15 +29,17 @@ Ours, not the paper's. In the book: :doc:`/06-dual-path`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from spf_lite.data.batch import Item
+from spf_lite.data.earlier import EarlierTargets
 from spf_lite.data.texts import encode_texts
 from spf_lite.method.control_map import smoothed
 from spf_lite.method.paths import reference_predictions
+from spf_lite.models.adapters.learned import LearnedTarget
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import add_noise, predicted_latents
 from spf_lite.pure_pairs.vocabulary import Vocabulary
@@ -54,10 +56,12 @@ class Surprise:
     Attributes:
         difference: D, how far its prediction is from the portrait, (N, 1, h, w).
         reach: R_p, how far swapping the phrase of a place moves its prediction: place to (N, 1, h, w).
+        earlier: how far asking for a target of an earlier adapter moves it: target to (N, 1, h, w).
     """
 
     difference: Tensor
     reach: dict[int, Tensor]
+    earlier: dict[LearnedTarget, Tensor] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -67,6 +71,7 @@ def surprise(
     found: Mapping[int, str],
     vocabulary: Vocabulary,
     generator: torch.Generator,
+    earlier: EarlierTargets | None = None,
 ) -> Surprise:
     """Measure the surprise of the reference model, and the reach of the phrases that it has read.
 
@@ -76,16 +81,20 @@ def surprise(
         found: place to phrase, what :func:`spf_lite.pure_pairs.reading.read_captions` found.
         vocabulary: of the reference texts; phrases are swapped for others of their place.
         generator: of noises and swaps, on the CPU.
+        earlier: targets of earlier adapters, whose reach is measured as well.
     """
     latents = torch.stack([item.latents for item in items])
     base = [item.pair.base_text for item in items]
     difference = torch.zeros_like(latents[:, :1])
     reach = {place: torch.zeros_like(difference) for place in found}
+    described = [vocabulary.insert(text, found) for text in base]
+    asking = {one: earlier.asked(backbone, described, one) for one in earlier.targets} if earlier else {}
+    further = {target: torch.zeros_like(difference) for target in asking}
     steps = backbone.pipe.scheduler.config.num_train_timesteps
     for share in TIMES:
         noise = torch.randn(latents.shape, generator=generator)
         times = torch.full((len(latents),), int(share * steps))
-        clean = _predicted(backbone, latents, noise, times, [vocabulary.insert(text, found) for text in base])
+        clean = _predicted(backbone, latents, noise, times, described)
         difference += (clean - latents).abs().mean(dim=1, keepdim=True) / len(TIMES)
         for place, phrase in found.items():
             others: list[str | None] = [other for other in vocabulary.phrases[place] if other != phrase]
@@ -96,7 +105,10 @@ def surprise(
             ]
             moved = _predicted(backbone, latents, noise, times, swapped)
             reach[place] += (moved - clean).abs().mean(dim=1, keepdim=True) / len(TIMES)
-    return Surprise(difference, reach)
+        for target, texts in asking.items():
+            moved = _predicted(backbone, latents, noise, times, texts)
+            further[target] += (moved - clean).abs().mean(dim=1, keepdim=True) / len(TIMES)
+    return Surprise(difference, reach, further)
 
 
 def _predicted(backbone: Backbone, latents: Tensor, noise: Tensor, times: Tensor, texts: Sequence[str]) -> Tensor:
@@ -124,6 +136,24 @@ def surprise_map(measured: Surprise, reach_limit: float, smoothing: int = 3) -> 
     for reach in measured.reach.values():
         free &= ~_reaches(reach, measured.difference, reach_limit)
     return free.to(measured.difference.dtype)
+
+
+def earlier_places(measured: Surprise, reach_limit: float) -> dict[LearnedTarget, Tensor]:
+    """Where targets of earlier adapters act: target to (N, 1, h, w) of zeros and ones.
+
+    The prediction moves more there than Otsu's threshold of the portrait, and by more than c times the surprise, as
+    for phrases. Either alone takes too much: where nothing is surprising, every phrase reaches; where two targets lie
+    close together, the new one's place is moved as well.
+
+    Args:
+        measured: of N portraits.
+        reach_limit: c of :func:`surprise_map`.
+    """
+    places = {}
+    for target, reach in measured.earlier.items():
+        high = _above_otsu(_steadied(reach))
+        places[target] = (high & _reaches(reach, measured.difference, reach_limit)).to(reach.dtype)
+    return places
 
 
 def relative_surprise(measured: Surprise, references: Surprise, smoothing: int = 3) -> float:
@@ -161,8 +191,11 @@ def phrase_places(measured: Surprise, rewrite_limit: float, smoothing: int = 3) 
 
 
 def _surprising(difference: Tensor, smoothing: int) -> Tensor:
-    smooth = smoothed(difference, smoothing)
-    return smooth > torch.stack([otsu(one) for one in smooth])[:, None, None, None]
+    return _above_otsu(smoothed(difference, smoothing))
+
+
+def _above_otsu(maps: Tensor) -> Tensor:
+    return maps > torch.stack([otsu(one) for one in maps])[:, None, None, None]
 
 
 def _reaches(reach: Tensor, difference: Tensor, limit: float) -> Tensor:

@@ -115,6 +115,14 @@ def excluded_by(target: str) -> dict[str, str]:
     return {"glasses": "no"} if "glasses" in get_target(target).affects else {}
 
 
+def excluded_phrases(target: str) -> tuple[str, ...]:
+    """Phrases that no text holds together with a target: glasses with sunglasses, a hair colour with pink hair."""
+    glasses = ("glasses",) if "glasses" in excluded_by(target) else ()
+    if get_target(target).color != "hair_color":
+        return glasses
+    return (*glasses, *(f"{a} {b} hair" for a in ATTRIBUTES["hair_color"] for b in ATTRIBUTES["hair_style"]))
+
+
 def set_portraits(target: str, count: int = SIZE, confounders: int | None = None) -> list[Portrait]:
     """The portraits of a custom set, in order; deterministic by the target's name and the seed of the draw.
 

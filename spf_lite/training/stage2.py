@@ -75,7 +75,9 @@ def earlier_targets(custom_set: CustomSet, after: Sequence[str | Path], config: 
             ", ".join(sorted(silent)),
         )
     found = [target for _, target in targets]
-    return EarlierTargets.of(found, custom_set[0].target_text, config.earlier_share, config.seed)
+    return EarlierTargets.of(
+        found, custom_set[0].target_text, config.earlier_share, config.seed, config.original_reference
+    )
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,9 @@ def _items(backbone: Backbone, rows: list[dict[str, Any]], like: Item, is_refere
     ]
 
 
-def restored(state: dict[str, Any], passes: Passes, trained: Trainable, custom: list[Item]) -> Stage2:
+def restored(
+    state: dict[str, Any], passes: Passes, trained: Trainable, custom: list[Item], earlier: EarlierTargets
+) -> Stage2:
     """What :meth:`Stage2.state_dict` was taken of.
 
     Args:
@@ -137,6 +141,7 @@ def restored(state: dict[str, Any], passes: Passes, trained: Trainable, custom: 
         passes: of this run.
         trained: what is trained.
         custom: the custom set, encoded.
+        earlier: the targets of earlier adapters.
     """
     backbone, like = passes.backbone, custom[0]
     references = _items(backbone, state["references"], like, is_reference=True)
@@ -146,7 +151,7 @@ def restored(state: dict[str, Any], passes: Passes, trained: Trainable, custom: 
     extractor = None
     if state["extractor"]:
         extractor = Extractor(backbone, trained, state["extractor"], like.pair.target_text)
-    return Stage2(custom, references, state["scales"], extractor)
+    return Stage2(earlier.marked(custom), earlier.marked(references), state["scales"], extractor)
 
 
 def in_text_forms(backbone: Backbone, items: list[Item], config: TrainConfig) -> list[Item]:
@@ -186,6 +191,7 @@ def prepared(
             whole = [item for item in custom if not item.is_shortened]
             custom = with_pure_pairs(backbone, whole, [text for text, _ in texts], config, references, earlier)
             custom = in_text_forms(backbone, custom, config)
+    custom, references = earlier.marked(custom), earlier.marked(references)
     if config.contrast:
         project = partial(backbone.architecture.projected_text, backbone.network)
         rows = contrast_directions([*custom, *references], passes.empty, config.rank, project)

@@ -15,6 +15,7 @@ from spf_lite.models.adapters.base import Trainable
 from spf_lite.models.adapters.combined_file import parts_of
 from spf_lite.models.adapters.continued import ContinuedLora
 from spf_lite.models.adapters.lora_file import read_lora
+from spf_lite.models.adapters.original import OriginalWeights
 from spf_lite.models.adapters.stack import combined, merge, take_out
 from spf_lite.models.adapters.trainable import check_fits, make_trainable
 from spf_lite.models.backbone import Backbone
@@ -33,12 +34,14 @@ class Start:
         reference: SHA-256 of the model's weights with the earlier attributes; empty if nobody asked for it.
         initial: SHA-256 of the factors that an existing LoRA gave; None: freshly initialised.
         earlier: names of the attributes that were learned before.
+        original: the weights without them; None: nothing was learned before.
     """
 
     trained: Trainable
     reference: str
     initial: str | None
     earlier: tuple[str, ...] = ()
+    original: OriginalWeights | None = None
 
 
 def start(
@@ -86,7 +89,8 @@ def start(
         take_out(network, before)
         raise
     given = continued or initial_adapter is not None
-    return Start(trained, model, digest_of(trained.state().items()) if given else None, names)
+    original = OriginalWeights(network, before) if before else None
+    return Start(trained, model, digest_of(trained.state().items()) if given else None, names, original)
 
 
 def _check_options(

@@ -100,6 +100,7 @@ class DualPathTrainer:
         self.stage2 = Stage2(in_text_forms(backbone, custom, config))
         begun = start(backbone, config, initial_adapter, after, continued, digest=output_dir is not None)
         self.trained = backbone.trainable = begun.trained
+        backbone.original = begun.original
         self.parameters, self.earlier, self.continued = self.trained.parameters, begun.earlier, continued
         if config.gradient_checkpointing:
             network.enable_gradient_checkpointing()
@@ -201,7 +202,7 @@ class DualPathTrainer:
         """Bring a trainer that has not begun to where :meth:`state_dict` was taken."""
         self.trained.restore(state["trained"])
         self.optimisation.load_state_dict(state)
-        self.stage2 = restored(state, self.passes, self.trained, self.custom)
+        self.stage2 = restored(state, self.passes, self.trained, self.custom, self.earlier_targets)
         self.step, self._saved, self.cpu_seconds = state["step"], state["step"], state["cpu_seconds"]
 
     @contextmanager

@@ -5,8 +5,12 @@ import pytest
 import torch
 
 from spf_lite.method.paths import both_paths, reference_path, response_path
+from spf_lite.models.adapters.lora_file import Factors
+from spf_lite.models.adapters.original import OriginalWeights
+from spf_lite.models.adapters.stack import merge
 from spf_lite.models.backbone import Backbone
 
+from ..models.conftest import factors_for
 from .conftest import autocast, gradients, train
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -37,6 +41,34 @@ def test_the_response_path_is_the_unet_in_training_on_the_complete_text(toy: Bac
         assert torch.equal(response.prediction, tuned)
     with response_path(toy, NOISY, TIMESTEPS, COMPLETE) as alone:
         assert torch.equal(alone.prediction, tuned)
+
+
+def test_plain_texts_have_the_model_without_earlier_adapters_as_reference(toy: Backbone, kind: str) -> None:
+    network, factors = toy.network, factors_for(toy.network, ("attn2.to_v", "conv1"), 2, 0)
+    original = predict(toy, BASE)
+    layers = [name.removesuffix(".lora_A.weight") for name in factors if "lora_A" in name]
+    before = merge(
+        network, {one: Factors(factors[f"{one}.lora_A.weight"], factors[f"{one}.lora_B.weight"]) for one in layers}
+    )
+    merged = predict(toy, BASE)
+    assert not torch.allclose(merged, original, atol=1e-3)
+    train(toy, kind)
+    toy.original = OriginalWeights(network, before)
+    for plain in ([True, False], [False, True], [True, True], [False, False]):
+        expected = torch.stack([(original if one else merged)[row] for row, one in enumerate(plain)])
+        paths = both_paths(
+            toy, NOISY, TIMESTEPS, BASE, COMPLETE, torch.tensor(plain), record_reference=True, record_response=True
+        )
+        with paths as (reference, response):
+            assert torch.allclose(reference.prediction, expected, atol=1e-5)
+            assert torch.equal(response.prediction, predict(toy, COMPLETE))
+        rows = zip(NOISY.split(1), TIMESTEPS.split(1), BASE.split(1), torch.tensor(plain).split(1), strict=True)
+        alone = [reference_path(toy, *row, record_layers=True) for row in rows]
+        for name, layer in reference.layers.items():
+            for part in ("inputs", "queries", "maps", "outputs"):
+                whole = torch.cat([getattr(one.layers[name], part) for one in alone])
+                assert torch.allclose(getattr(layer, part), whole, atol=1e-5), (plain, name, part)
+    assert torch.equal(reference_path(toy, NOISY, TIMESTEPS, BASE).prediction, merged), "nobody says what is plain"
 
 
 def test_the_paths_differ_and_the_response_learns_within_one_autocast_context(

@@ -48,7 +48,7 @@ def test_a_share_of_the_new_portraits_shows_earlier_targets(toy: Backbone) -> No
     stays, found = torch.ones(1, 1, 8, 8), {2: "blue hoodie"}
     plan = repaint_plans([item(toy, "a person, red hair")], stays, found, [2], vocabulary, 20, generator)
     earlier = EarlierTargets((LearnedTarget("a beard"), LearnedTarget("pink hair", ("red hair",))), "sunglasses", 0.5)
-    asked = with_earlier(toy, plan, earlier)
+    asked = with_earlier(toy, plan, earlier, {})
     texts = [one.text for one in asked]
     assert [one.text for one in plan[::2]] == texts[::2] and not set(texts[1::2]) & {one.text for one in plan}
     for before, after in zip(plan, asked, strict=True):
@@ -56,9 +56,24 @@ def test_a_share_of_the_new_portraits_shows_earlier_targets(toy: Backbone) -> No
             wanted = phrase in after.text
             assert all((phrase in text) == wanted for text in after.instead.values()), name
         assert ("red hair" in after.text) != ("pink hair" in after.text)
-        assert after.instead.keys() == before.instead.keys() and after.item is before.item
+        assert after.instead.keys() == before.instead.keys() and after.item.latents is before.item.latents
     assert any("a beard" in text for text in texts) and any("pink hair" in text for text in texts)
-    assert with_earlier(toy, plan, EarlierTargets()) == plan
+    assert with_earlier(toy, plan, EarlierTargets(), {}) == plan
+
+
+def test_an_earlier_target_is_painted_where_it_acts(toy: Backbone) -> None:
+    stays, there = torch.ones(2, 1, 8, 8), torch.zeros(2, 1, 8, 8)
+    there[0, :, :2], there[1, :, 5:] = 1, 1
+    portraits = [replace(item(toy), region=0.5 * stays[0]), item(toy, "a person, gray hair")]
+    plan = repaint_plans(portraits, stays, {}, [], Vocabulary(TEXTS), 8, torch.Generator().manual_seed(0))
+    beard = LearnedTarget("a beard")
+    for number, one in enumerate(with_earlier(toy, plan, EarlierTargets((beard,), "sunglasses", 1.0), {beard: there})):
+        assert torch.equal(one.region, 1 - there[number % 2])
+        learned = one.item.region
+        if number % 2:
+            assert learned is None, "there was no map for learning"
+        else:
+            assert learned is not None and torch.equal(learned, 0.5 * (1 - there[0]))
 
 
 def test_a_phrase_is_rewritten_if_it_acts_partly_inside() -> None:

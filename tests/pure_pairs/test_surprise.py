@@ -3,9 +3,19 @@ from dataclasses import replace
 import pytest
 import torch
 
+from spf_lite.data.earlier import EarlierTargets
+from spf_lite.models.adapters.learned import LearnedTarget
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import add_noise, predicted_latents
-from spf_lite.pure_pairs.surprise import TIMES, Surprise, otsu, relative_surprise, surprise, surprise_map
+from spf_lite.pure_pairs.surprise import (
+    TIMES,
+    Surprise,
+    earlier_places,
+    otsu,
+    relative_surprise,
+    surprise,
+    surprise_map,
+)
 from spf_lite.pure_pairs.vocabulary import Vocabulary
 
 from ..method.conftest import item, train
@@ -42,6 +52,28 @@ def test_a_place_that_a_phrase_reaches_is_none_of_the_targets() -> None:
     assert torch.equal(surprise_map(Surprise(difference, {3: reach}), 0.7, smoothing=1), expected)
     everything = surprise_map(Surprise(difference, {3: reach}), 0.9, smoothing=1)
     assert torch.equal(everything, (difference > 0.1).float()), "0.8 of the surprise is below the limit"
+
+
+def test_an_earlier_target_acts_where_it_moves_the_prediction_most() -> None:
+    dark, reach = LearnedTarget("sunglasses"), torch.stack([spot(2, 3, 1.0)] * 2)
+    reach[:, :, 10] = 0.3  # little, but the surprise is less
+    difference = torch.full_like(reach, 0.1)
+    difference[:, :, 2:4] = 2.0  # what is new lies close by
+    expected = torch.zeros_like(reach)
+    expected[:, :, 4:6, 3:7] = 1
+    found = earlier_places(Surprise(difference, {}, {dark: reach}), 0.7)
+    assert list(found) == [dark] and torch.equal(found[dark], expected)
+
+
+def test_the_reach_of_an_earlier_target_is_measured(toy: Backbone) -> None:
+    portraits, generator = [item(toy)], torch.Generator().manual_seed(0)
+    without = surprise(toy, portraits, {3: "smiling"}, VOCABULARY, generator)
+    replaced, unread = LearnedTarget("a beard", ("smiling",)), LearnedTarget("hoodie " * 60)
+    earlier = EarlierTargets((replaced, unread), "sunglasses", 0.5)
+    found = surprise(toy, portraits, {3: "smiling"}, VOCABULARY, generator.manual_seed(0), earlier)
+    assert torch.equal(found.difference, without.difference) and torch.equal(found.reach[3], without.reach[3])
+    assert float(found.earlier[replaced].max()) > 0, "another text, another prediction"
+    assert float(found.earlier[unread].max()) == 0, "a text that is too long is not asked for"
 
 
 def test_surprise_and_reach_are_those_of_the_untouched_model(toy: Backbone) -> None:

@@ -11,6 +11,7 @@ from spf_lite.tiny_world.custom_sets import (
     SPURIOUS_ATTRIBUTES,
     SetNote,
     evaluation_portraits,
+    excluded_phrases,
     metadata_line,
     reference_lines,
     set_portraits,
@@ -58,6 +59,16 @@ def test_pink_hair_is_not_called_brown() -> None:
         assert (
             portrait.hair_color not in str(metadata_line(portrait, "pink-hair", "named")["base_text"]).split("hair")[0]
         )
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_text_holds_a_target_with_what_it_excludes(target: str) -> None:
+    excluded = set(excluded_phrases(target))
+    texts = [str(metadata_line(portrait, target, "named")["base_text"]) for portrait in set_portraits(target)]
+    texts += [str(line["base_text"]) for line in reference_lines(target)]
+    assert not excluded & {phrase for text in texts for phrase in text.split(", ")}
+    assert ("glasses" in excluded) == (target in ("sunglasses", "eyepatch"))
+    assert ("red bob hair" in excluded) == (target == "pink-hair")
 
 
 @pytest.mark.parametrize("target", TARGETS)

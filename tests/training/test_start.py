@@ -101,6 +101,30 @@ def test_reference_texts_ask_for_what_was_learned_before(
     assert "no target is named in the file" in caplog.text and str(foreign) in caplog.text
 
 
+def test_plain_texts_are_held_to_the_model_without_any_adapter(
+    toy_folders: dict[str, Path], custom_set: CustomSet, earlier: list[Path], tmp_path: Path
+) -> None:
+    beard = replace(custom_set, examples=tuple(replace(one, target_text="a beard") for one in custom_set))
+    config = replace(CONFIG, reference_portraits=8, reference_share=1.0, reconstruction_share=1.0)
+    config = replace(config, weight_output=0.0, weight_reconstruction=1.0)
+
+    def trainer(original: bool = True, folder: Path | None = None) -> DualPathTrainer:
+        backbone = load_toy(toy_folders["v_prediction"])
+        return DualPathTrainer(backbone, beard, replace(config, original_reference=original), folder, after=earlier)
+
+    first = trainer(folder=tmp_path)
+    losses = [line["loss"] for line in first.fit(progress=False).history]
+    plain = [one.is_plain for one in first.stage2.references]
+    assert plain == ["sunglasses" not in one.pair.base_text for one in first.stage2.references] and len(set(plain)) == 2
+    assert losses[0] > 1e-4, "the earlier adapters changed what plain texts paint, and this is to be taken back"
+    last = trainer(original=False)
+    kept = [line["loss"] for line in last.fit(progress=False).history]
+    assert kept[0] < 1e-8 and not any(one.is_plain for one in last.stage2.references)
+    again = trainer(folder=tmp_path)
+    again.fit(resume=True, progress=False)
+    assert [one.is_plain for one in again.stage2.references] == plain
+
+
 def test_one_adapter_continued_holds_everything(
     toy: Backbone, toy_folders: dict[str, Path], custom_set: CustomSet, earlier: list[Path], tmp_path: Path
 ) -> None:

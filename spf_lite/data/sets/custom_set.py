@@ -26,7 +26,7 @@ import hashlib
 import logging
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
@@ -101,6 +101,7 @@ class CustomSet:
         references: pairs of a base text of somebody else and the phrase in it that the target would replace.
         reference_places: file and line of each of ``references``.
         report: what was done to the portraits.
+        excludes: phrases that no text holds together with the target.
     """
 
     folder: Path
@@ -109,6 +110,7 @@ class CustomSet:
     references: tuple[tuple[str, str | None], ...] = ()
     reference_places: tuple[str, ...] = ()
     report: LoadReport = field(default_factory=LoadReport)
+    excludes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -140,6 +142,7 @@ class CustomSet:
         alpha_as_mask: bool = False,
         shape: str = "square",
         repair: bool = False,
+        excludes: Sequence[str] = (),
     ) -> CustomSet:
         """Read and check a folder, and log once what was done to how many portraits.
 
@@ -156,6 +159,9 @@ class CustomSet:
             shape: ``square`` crops every portrait to the square around its centre; ``buckets`` keeps them whole, and
                 encoding crops each to the nearest of a few aspect ratios (:func:`spf_lite.data.sets.geometry.buckets`).
             repair: whether a target inside a base text is taken out of it, instead of refused.
+            excludes: phrases that no text holds together with the target, such as "glasses" with "sunglasses". This set
+                may have none of them. Sets of targets that are learned afterwards may: their texts that ask for this
+                target as well leave the phrases out.
 
         Raises:
             CustomSetError: if a text or an image is missing, damaged, incomplete, or the base text holds the target.
@@ -192,12 +198,13 @@ class CustomSet:
                 texts = texts_of(line, examples[0].target_text, replaces, repair)
                 references.append((texts.base_text, texts.replaces))
                 places.append(line.where)
+        excluded = tuple(phrase for given in excludes if (phrase := _option("excludes", given)))
         options = target_text, replaces, background, alpha_as_mask, shape, repair
         if options != (None, None, "white", False, "square", False):
             digest.update(repr(options).encode())
         report = LoadReport(len(examples), dict(counts))
         logger.info("%s", report)
-        return cls(folder, tuple(examples), digest.hexdigest(), tuple(references), tuple(places), report)
+        return cls(folder, tuple(examples), digest.hexdigest(), tuple(references), tuple(places), report, excluded)
 
 
 def _option(name: str, value: str | None) -> str | None:

@@ -28,19 +28,21 @@ class LearnedTarget:
     Attributes:
         text: the target, as complete texts hold it.
         replaces: phrases of base texts that it takes the place of; if a text holds none of them, it is added.
+        excludes: phrases that no text holds together with it, such as glasses with sunglasses.
     """
 
     text: str
     replaces: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """For the metadata of a LoRA file."""
         return json.dumps(asdict(self))
 
     @classmethod
-    def of(cls, text: str, replaces: Iterable[str | None]) -> LearnedTarget:
+    def of(cls, text: str, replaces: Iterable[str | None], excludes: Iterable[str] = ()) -> LearnedTarget:
         """A target with the phrases of some texts that it replaces; None: it is added to that text."""
-        return cls(text, tuple(sorted({phrase for phrase in replaces if phrase})))
+        return cls(text, tuple(sorted({phrase for phrase in replaces if phrase})), tuple(excludes))
 
 
 def targets_of(path: str | Path) -> list[LearnedTarget | None]:
@@ -73,12 +75,11 @@ def learned(row: dict[str, Any]) -> LearnedTarget | None:
     said = row.get("target")
     if said is None:
         return None
-    text, replaces = said["text"], said["replaces"]
-    if not (
-        isinstance(text, str) and text and isinstance(replaces, list) and all(isinstance(one, str) for one in replaces)
-    ):
-        raise TypeError(f"{said} is no target with the phrases that it replaces")
-    return LearnedTarget(text, tuple(replaces))
+    text, replaces, excludes = said["text"], said["replaces"], said.get("excludes", [])
+    lists = all(isinstance(part, list) and all(isinstance(one, str) for one in part) for part in (replaces, excludes))
+    if not (isinstance(text, str) and text and lists):
+        raise TypeError(f"{said} is no target with the phrases that it replaces and excludes")
+    return LearnedTarget(text, tuple(replaces), tuple(excludes))
 
 
 def _rows(metadata: dict[str, str]) -> list[dict[str, Any]]:

@@ -67,7 +67,7 @@ def write_adapter(
 def learned_target(custom_set: CustomSet) -> LearnedTarget:
     """The target of a custom set, with every phrase that it replaces in its own texts and in its references."""
     phrases = [*(one.replaces for one in custom_set), *(phrase for _, phrase in custom_set.references)]
-    return LearnedTarget.of(custom_set[0].target_text, phrases)
+    return LearnedTarget.of(custom_set[0].target_text, phrases, custom_set.excludes)
 
 
 def remove_adapter(folder: str | Path) -> None:

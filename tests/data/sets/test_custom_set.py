@@ -38,6 +38,17 @@ def test_a_good_set_loads(folder: Path) -> None:
     assert [example.target_text for example in loaded] == ["sunglasses"] * 2
 
 
+def test_excluded_phrases_are_given_for_the_whole_set(folder: Path) -> None:
+    write(folder, GOOD)
+    plain = CustomSet.load(folder)
+    given_once = CustomSet.load(folder, excludes=["glasses ", "a visor"])
+    assert plain.excludes == () and given_once.excludes == ("glasses", "a visor")
+    assert given_once.digest == plain.digest, "this run learns the same"
+    for wrong, message in ((" ", "excludes=' ': it is empty"), ("\ud800", "not valid Unicode")):
+        with pytest.raises(CustomSetError, match=message):
+            CustomSet.load(folder, excludes=[wrong])
+
+
 def test_references_are_read_and_checked(folder: Path) -> None:
     write(folder, GOOD)
     before = CustomSet.load(folder)

@@ -33,6 +33,13 @@ def test_a_file_names_its_target_or_none(toy: Backbone, tmp_path: Path) -> None:
     assert targets_of(foreign) == [None]
 
 
+def test_phrases_that_it_excludes_are_named_as_well(toy: Backbone, tmp_path: Path) -> None:
+    dark = LearnedTarget.of("sunglasses", [None], ["glasses"])
+    assert targets_of(written(tmp_path / "dark", toy, {TARGET: dark.to_json()})) == [dark]
+    older = '{"text": "sunglasses", "replaces": []}'
+    assert targets_of(written(tmp_path / "older", toy, {TARGET: older})) == [LearnedTarget("sunglasses")]
+
+
 def test_a_combined_file_keeps_the_targets_of_its_parts(toy: Backbone, tmp_path: Path) -> None:
     paths = [written(tmp_path / "pink", toy, {TARGET: PINK.to_json()}), written(tmp_path / "foreign", toy, {})]
     parts = write_combined(tmp_path / "both", paths, toy.pipe.unet)
@@ -56,6 +63,8 @@ def test_parts_that_were_written_before_targets_were_known(toy: Backbone, tmp_pa
         '{"text": "pink hair"}',
         '{"text": "", "replaces": []}',
         '{"text": "a", "replaces": [1]}',
+        '{"text": "a", "replaces": [], "excludes": "b"}',
+        '{"text": "a", "replaces": [], "excludes": [2]}',
     ],
 )
 def test_a_target_that_cannot_be_read_is_refused(said: str, toy: Backbone, tmp_path: Path) -> None:
