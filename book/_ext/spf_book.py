@@ -5,6 +5,7 @@
   weights (``execution_key.py``).
 * The library's pages list every public module (``api_pages.py``), and names of other libraries lead to their pages
   without a network at build time (``references.py``).
+* Pages of source code, which are most of all pages, share the list of contents at their side.
 * Figures are served as WebP, which takes a quarter of what their PNG takes.
 * anywidget's script for static pages is copied out of the installed Python package; pages open cleanly as files, too.
 """
@@ -15,6 +16,7 @@ import re
 import shutil
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import anywidget
 from PIL import Image
@@ -48,6 +50,25 @@ def configure(app: Sphinx, config: Config) -> None:
     config.nb_execution_cache_path = str(cache_folder(Path(app.outdir).parent))
     config.intersphinx_mapping = write_inventories(Path(app.outdir).parent / ".inventories")
     config.spf_inputs = digest(PAGE)
+
+
+def share_contents(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Make the list of contents of all pages of source code once for each depth of folders, which its links depend on.
+
+    None of these pages stands in the list, so it looks the same on all of them. Sphinx would make it anew for each.
+    """
+    if not page.startswith("_modules/"):
+        return
+    make, depth = context["toctree"], page.count("/")
+    made: dict[object, str] = app.__dict__.setdefault("_spf_contents", {})
+
+    def contents(**options: object) -> str:
+        key = (depth, *sorted(options.items()))
+        if key not in made:
+            made[key] = make(**options)
+        return made[key]
+
+    context["toctree"] = contents
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:
@@ -86,5 +107,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", configure)
     app.connect("env-before-read-docs", execute_missing)
     app.connect("source-read", expand)
+    app.connect("html-page-context", share_contents, priority=400)  # before the theme asks for it
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

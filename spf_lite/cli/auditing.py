@@ -124,3 +124,22 @@ def _comparisons(options: Namespace, backbone: Backbone) -> list[Comparison]:
     if options.identity:
         found.append(Identity.load())
     return found
+
+
+def agreement(options: Namespace) -> int:
+    """A table of rank correlations for each target with enough adapters."""
+    import spf_lite
+    from spf_lite.audit.agreement import audit_all, table
+
+    found = audit_all(
+        spf_lite.load("tiny"),
+        options.adapters,
+        options.kept,
+        options.prompts,
+        options.steps,
+        on_adapter=lambda one: logger.info("audited %s of %s", one.adapter, one.target),
+    )
+    for target in sorted({one.target for one in found}):
+        for line in table(found, target):
+            logger.info("%s", line)
+    return 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from spf_lite.cli import arguments as kinds
+from spf_lite.cli import auditing, measuring
 from spf_lite.cli import commands as run
-from spf_lite.cli import measuring
 from spf_lite.cli.models import add_model_options
 
 DESCRIPTION = "Fine-tune a text-to-image model to a new portrait attribute without semantic pollution."
@@ -255,6 +255,15 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         help="exit with status 1 if the mean of this measure is higher, may be given again",
     )
+
+    agree = commands.add_parser(
+        "agreement", help="which measures without a judge rank the tiny world's adapters as the judge does"
+    )
+    agree.set_defaults(run=auditing.agreement)
+    agree.add_argument("adapters", type=kinds.input_path, help="folder with <target>/<adapter>, each with its measures")
+    agree.add_argument("kept", type=kinds.output_file, help="JSON lines of what was audited: what is there is kept")
+    agree.add_argument("--prompts", type=kinds.at_least(1), default=16, help="for each adapter")
+    agree.add_argument("--steps", type=kinds.at_least(1), default=12, help="denoising steps of each portrait")
 
     cost = commands.add_parser("cost", help="what the method costs: time and memory, measured side by side")
     cost.set_defaults(run=measuring.cost)

@@ -55,12 +55,14 @@ def start(page: Page) -> None:
     page.wait_for_function("document.getElementById('spf-playground').dataset.seconds")
 
 
-def choose(page: Page, name: str, value: str) -> None:
-    """Set a control as a reader does, and wait for the portraits."""
+def choose(page: Page, **values: str) -> None:
+    """Set controls as a quick reader does, one after the other, and wait for the portraits of the last."""
     act = f"""() => {{
-      const control = document.getElementById("spf-pg-{name}");
-      control.value = {json.dumps(value)};
-      for (const type of ["input", "change"]) control.dispatchEvent(new Event(type, {{ bubbles: true }}));
+      for (const [name, value] of Object.entries({json.dumps(values)})) {{
+        const control = document.getElementById(`spf-pg-${{name}}`);
+        control.value = value;
+        for (const type of ["input", "change"]) control.dispatchEvent(new Event(type, {{ bubbles: true }}));
+      }}
     }}"""
     page.evaluate(NEXT, act)
 
@@ -107,9 +109,7 @@ def test_nothing_is_loaded_before_the_click(browser: Browser, address: str) -> N
 )
 def test_paints_what_pytorch_paints(started: Watched, target: str, method: str, text: str, strength: float) -> None:
     page = started.page
-    for name, value in (("target", target), ("method", method), ("asked", text), ("strength", str(strength))):
-        choose(page, name, value)
-    choose(page, "seed", "4000000011")
+    choose(page, target=target, method=method, asked=text, strength=str(strength), seed="4000000011")
     prompt = page.input_value("#spf-pg-text")
     backbone = load("tiny", device="cpu")
     options = {"seeds": [4000000011], "steps": 12}
@@ -124,24 +124,23 @@ def test_paints_what_pytorch_paints(started: Watched, target: str, method: str, 
 
 
 def test_strength_0_is_the_base_model(started: Watched) -> None:
-    choose(started.page, "strength", "0")
+    choose(started.page, strength="0")
     base, tuned = portraits(started.page)
     assert np.array_equal(base, tuned)
     assert "differ by 0.00 of 255" in started.page.inner_text("#spf-playground")
-    choose(started.page, "strength", "1")
+    choose(started.page, strength="1")
     base, tuned = portraits(started.page)
     assert not np.array_equal(base, tuned)
 
 
 def test_an_adapter_is_switched_and_left_out(started: Watched) -> None:
-    choose(started.page, "target", "sunglasses")
-    choose(started.page, "method", "naive")
+    choose(started.page, target="sunglasses", method="naive")
     base, naive = portraits(started.page)
-    choose(started.page, "method", "spf")
+    choose(started.page, method="spf")
     again, spf = portraits(started.page)
     assert np.array_equal(base, again)
     assert not np.array_equal(naive, spf)
-    choose(started.page, "method", "none")
+    choose(started.page, method="none")
     (alone,) = portraits(started.page)
     assert np.array_equal(alone, base)
 
@@ -171,8 +170,7 @@ def test_texts_noise_and_tokens_are_those_of_the_library(started: Watched) -> No
 
 def test_a_word_shows_where_it_acts(started: Watched) -> None:
     page = started.page
-    for name, value in (("target", "sunglasses"), ("asked", "yes"), ("method", "pure-pairs")):
-        choose(page, name, value)
+    choose(page, target="sunglasses", asked="yes", method="pure-pairs")
     overlay = page.locator("#spf-playground .spf-overlay").first
     assert overlay.is_hidden()
     words = page.locator("#spf-pg-word option").all_inner_texts()
@@ -196,8 +194,7 @@ def test_a_word_shows_where_it_acts(started: Watched) -> None:
 
 def test_a_link_leads_back(started: Watched, browser: Browser, address: str) -> None:
     page = started.page
-    choose(page, "background", "pink")
-    choose(page, "seed", "5")
+    choose(page, background="pink", seed="5")
     shown = portraits(page)
     link = page.url
     assert link.startswith(address + "#")
@@ -219,7 +216,7 @@ def test_too_long_a_text_is_refused_in_words(started: Watched) -> None:
     page.press("#spf-pg-text", "Enter")
     page.wait_for_function("document.querySelector('#spf-playground .spf-status').textContent.includes('tokens')")
     assert "The text encoder takes 32" in page.inner_text("#spf-playground .spf-status")
-    choose(page, "hair_style", "afro")  # and it goes on
+    choose(page, hair_style="afro")  # and it goes on
     assert "afro" in page.input_value("#spf-pg-text")
 
 
@@ -256,7 +253,7 @@ def test_fits_a_phone_over_http(browser: Browser) -> None:
 def test_is_quick(browser: Browser, address: str) -> None:
     with page_at(browser, f"{address}#method=none") as watched:
         start(watched.page)
-        choose(watched.page, "seed", "1")  # the first portrait also warms the caches up
+        choose(watched.page, seed="1")  # the first portrait also warms the caches up
         times = json.loads(watched.page.evaluate("document.getElementById('spf-playground').dataset.start"))
         ready = times["all"] / 1000
         painted = float(watched.page.evaluate("document.getElementById('spf-playground').dataset.seconds"))

@@ -2,6 +2,7 @@
 //
 // It receives {type: "start", files}, {type: "adapter", name, file} and {type: "paint", ...}, and answers with
 // {type: "ready"}, {type: "adapter"}, {type: "step"}, {type: "done"} or {type: "error"}. A new "paint" ends the old one.
+// Every other answer has the ticket of what it answers.
 
 /* global ort, makeTokenizer, normal, readTensors, merged */
 
@@ -124,17 +125,18 @@ async function paint({ id, text, seed, steps, guidance, adapter, strength }) {
 }
 
 onmessage = async ({ data }) => {
+  const { ticket } = data;
   if (data.type === "paint") latest = data.id;
   try {
-    if (data.type === "start") postMessage({ type: "ready", ...(await start(data.files)) });
+    if (data.type === "start") postMessage({ type: "ready", ticket, ...(await start(data.files)) });
     if (data.type === "paint") await paint(data);
     if (data.type === "adapter") {
       adapters.set(data.name, readTensors(await unpacked(data.file)));
-      postMessage({ type: "adapter", name: data.name });
+      postMessage({ type: "adapter", ticket });
     }
-    if (data.type === "tokens") postMessage({ type: "tokens", tokens: data.texts.map((text) => model.tokenizer(text).ids) });
-    if (data.type === "noise") postMessage({ type: "noise", values: normal(data.seed, data.count) });
+    if (data.type === "tokens") postMessage({ type: "tokens", ticket, tokens: data.texts.map((text) => model.tokenizer(text).ids) });
+    if (data.type === "noise") postMessage({ type: "noise", ticket, values: normal(data.seed, data.count) });
   } catch (error) {
-    postMessage({ type: "error", id: data.id, request: data.type, message: error.message ?? String(error) });
+    postMessage({ type: "error", ticket, id: data.id, request: data.type, message: error.message ?? String(error) });
   }
 };

@@ -78,18 +78,22 @@ globalThis.spfPlayground = (() => {
   let worker = null;
   const waiting = new Map();
   let requests = 0;
+  let tickets = 0;
 
-  function answer(type) {
-    return new Promise((resolve, reject) => waiting.set(type, { resolve, reject }));
+  /** The worker's answer to a message. Several may be on their way: each has a ticket. */
+  function ask(message, transfer = []) {
+    return new Promise((resolve, reject) => {
+      waiting.set(++tickets, { resolve, reject });
+      worker.postMessage({ ...message, ticket: tickets }, transfer);
+    });
   }
 
   function heard({ data }) {
     if (data.type === "step" && data.id === requests) return showStep(data);
     if (data.type === "done" && data.id === requests) return showDone(data);
     if (data.type === "error" && data.request === "paint") return data.id === requests ? fail(data.message) : null;
-    const name = data.type === "error" ? { start: "ready" }[data.request] ?? data.request : data.type;
-    const one = waiting.get(name);
-    waiting.delete(name);
+    const one = waiting.get(data.ticket);
+    waiting.delete(data.ticket);
     if (data.type === "error") one?.reject(new Error(data.message));
     else one?.resolve(data);
     return null;
@@ -103,11 +107,12 @@ globalThis.spfPlayground = (() => {
     const code = [await text("ort.js"), await text("engine.js")];
     worker = new Worker(URL.createObjectURL(new Blob(code, { type: "text/javascript" })));
     worker.onmessage = heard;
-    worker.onerror = (event) => heard({ data: { type: "error", request: "start", message: event.message } });
+    worker.onerror = (event) => {
+      for (const one of waiting.values()) one.reject(new Error(event.message));
+      waiting.clear();
+    };
     const files = Object.fromEntries([...received.keys()].map((name) => [name, take(name)]));
-    const ready = answer("ready");
-    worker.postMessage({ type: "start", files }, Object.values(files).map((file) => file.buffer));
-    const parts = await ready;
+    const parts = await ask({ type: "start", files }, Object.values(files).map((file) => file.buffer));
     return { loaded: loaded - began, ...parts, all: performance.now() - began };
   }
 
@@ -119,9 +124,7 @@ globalThis.spfPlayground = (() => {
       sent.set(name, (async () => {
         await loadScript(`adapter-${name}.js`);
         const file = take(`${name}.safetensors`);
-        const there = answer("adapter");
-        worker.postMessage({ type: "adapter", name, file }, [file.buffer]);
-        await there;
+        await ask({ type: "adapter", name, file }, [file.buffer]);
       })().catch((error) => { sent.delete(name); throw error; }));
     }
     return sent.get(name);
@@ -440,11 +443,5 @@ globalThis.spfPlayground = (() => {
   }
 
   /** For tests: ask the worker something and wait for its answer. */
-  function ask(message) {
-    const there = answer(message.type);
-    worker.postMessage(message);
-    return there;
-  }
-
   return { receive, offer, describe, ask };
 })();

@@ -1,0 +1,85 @@
+"""The portraits of an audit: the same seed without and with the adapter, a few at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from spf_lite.audit.prompts import Prompt
+from spf_lite.data.encoding import model_buckets
+from spf_lite.models.backbone import Backbone
+from spf_lite.models.running.sampling import sample
+
+#: Pixels that are denoised at a time, those of 16 portraits of 128 pixels a side, or of one of 512.
+PIXELS_AT_A_TIME = 16 * 128**2
+MOST_AT_A_TIME = 16
+
+
+@dataclass(frozen=True)
+class Portraits:
+    """Portraits of N prompts, each of one seed.
+
+    Attributes:
+        base: N, without the adapter, for the base texts.
+        at_base: N, with the adapter, for the base texts.
+        at_complete: N, with the adapter, for the complete texts; empty if there are none.
+    """
+
+    base: list[Image.Image]
+    at_base: list[Image.Image]
+    at_complete: list[Image.Image]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How an audit samples.
+
+    Attributes:
+        backbone: the model, with its adapter loaded.
+        steps: denoising steps of each portrait.
+        guidance_scale: of classifier-free guidance; None: the model's own.
+    """
+
+    backbone: Backbone
+    steps: int = 25
+    guidance_scale: float | None = None
+
+    @property
+    def at_a_time(self) -> int:
+        """How many portraits are sampled at a time, one of a large model and several of a small one."""
+        height, width = model_buckets(self.backbone)[0]
+        pixels = height * width * int(self.backbone.pipe.vae_scale_factor) ** 2
+        return min(MOST_AT_A_TIME, max(1, PIXELS_AT_A_TIME // pixels))
+
+    def before(self, texts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """Portraits without the adapter."""
+        with self.backbone.reference():
+            return self.after(texts, seeds)
+
+    def after(self, texts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """Portraits with the adapter as it is loaded."""
+        return sample(
+            self.backbone,
+            texts,
+            seeds=seeds,
+            steps=self.steps,
+            guidance_scale=self.guidance_scale,
+            batch_size=self.at_a_time,
+        )
+
+    def portraits(
+        self, prompts: Sequence[Prompt], seeds: Sequence[int], base: list[Image.Image] | None = None
+    ) -> Portraits:
+        """The portraits of some prompts.
+
+        Args:
+            prompts: N.
+            seeds: N.
+            base: portraits without the adapter, if they are known.
+        """
+        texts = [prompt.base_text for prompt in prompts]
+        complete = [prompt.complete_text for prompt in prompts if prompt.complete_text is not None]
+        before = self.before(texts, seeds) if base is None else base
+        return Portraits(before, self.after(texts, seeds), self.after(complete, seeds) if complete else [])

@@ -1,0 +1,1 @@
+"""A custom set on disk: pictures, captions, and their checks."""

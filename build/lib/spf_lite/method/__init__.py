@@ -1,0 +1,1 @@
+"""The method: attention, control map, losses, both paths, and PureCC beside it."""

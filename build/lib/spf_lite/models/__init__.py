@@ -1,0 +1,1 @@
+"""Text-to-image models: loading, text and image encoding, noise, adapters, sampling."""

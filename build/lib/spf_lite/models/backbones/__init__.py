@@ -1,0 +1,1 @@
+"""The supported classes of models, each behind one interface."""

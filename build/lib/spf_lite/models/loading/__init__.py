@@ -1,0 +1,1 @@
+"""Files of models: single-file checkpoints, and what fits the method."""

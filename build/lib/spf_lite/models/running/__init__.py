@@ -1,0 +1,1 @@
+"""A model at work: sampling, and what saves time and memory."""

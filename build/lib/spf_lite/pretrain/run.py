@@ -1,0 +1,131 @@
+"""The order of pretraining: portraits, autoencoder, CLIP, UNet, decoder, judge, preview, and the shipped folder.
+
+Every finished part is kept in ``<work>/parts/<part>``. Calling again trains only what is missing, and resumes a part
+that was interrupted from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from transformers import CLIPModel, CLIPTokenizer
+
+from spf_lite.evaluation.judge import Judge
+from spf_lite.pretrain import autoencoder, clip, dataset, decoders, judge, ship, unet
+from spf_lite.pretrain.loop import Schedule, process_state
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("autoencoder", "clip", "unet", "decoder", "judge", "preview")
+
+
+def default_work_folder() -> Path:
+    """Where pretraining keeps renders and checkpoints: outside the repository, which may be cloned anew."""
+    return Path.home() / ".cache" / "spf-lite" / "pretrain"
+
+
+def _longer(schedule: Schedule, steps: int | None) -> Schedule:
+    return schedule if steps is None else replace(schedule, steps=steps, decay=min(schedule.decay, steps))
+
+
+def _finished(path: Path, save: Callable[[Path], object], again: bool = False) -> None:
+    """Write a finished part to ``path``, as a whole or not at all; of several processes only the main one writes."""
+    state = process_state()
+    if state.is_main_process:
+        temporary = path.with_name(f"{path.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        save(temporary)
+        if again:
+            shutil.rmtree(path, ignore_errors=True)
+        temporary.rename(path)
+    state.wait_for_everyone()
+
+
+def _autoencoder(work: Path, steps: int | None = None) -> AutoencoderKL:
+    path = work / "parts" / "autoencoder"
+    if not path.exists():
+        _finished(path, autoencoder.train(work, _longer(autoencoder.SCHEDULE, steps)).save_pretrained)
+    return AutoencoderKL.from_pretrained(path)
+
+
+def _clip(work: Path, steps: int | None = None) -> tuple[CLIPModel, CLIPTokenizer]:
+    path = work / "parts" / "clip"
+    if not path.exists():
+        model, tokenizer = clip.train(work, _longer(clip.SCHEDULE, steps))
+        _finished(path, lambda folder: [part.save_pretrained(folder) for part in (tokenizer, model)])
+    return CLIPModel.from_pretrained(path).eval(), CLIPTokenizer.from_pretrained(path)
+
+
+def _unet(work: Path, steps: int | None = None) -> UNet2DConditionModel:
+    path = work / "parts" / "unet"
+    if steps is not None or not path.exists():
+        model, tokenizer = _clip(work)
+        trained = unet.train(work, _autoencoder(work), ship.text_tower(model), tokenizer, _longer(unet.SCHEDULE, steps))
+        _finished(path, trained.save_pretrained, again=True)
+    return UNet2DConditionModel.from_pretrained(path)
+
+
+def _decoder(work: Path, steps: int | None = None) -> AutoencoderKL:
+    path = work / "parts" / "decoder"
+    if not path.exists():
+        trained = decoders.train_decoder(work, _autoencoder(work), _longer(decoders.SCHEDULE, steps))
+        _finished(path, trained.save_pretrained)
+    return AutoencoderKL.from_pretrained(path)
+
+
+def _judge(work: Path, steps: int | None = None) -> Judge:
+    path = work / "parts" / "judge"
+    if not path.exists():
+        _finished(path, judge.train(work, _decoder(work), _longer(judge.SCHEDULE, steps)).save)
+    return Judge.load(path)
+
+
+def _preview(work: Path, steps: int | None = None) -> AutoencoderTiny:
+    path = work / "parts" / "preview"
+    if not path.exists():
+        trained = decoders.train_preview(work, _decoder(work), _longer(decoders.PREVIEW_SCHEDULE, steps))
+        _finished(path, trained.save_pretrained)
+    return AutoencoderTiny.from_pretrained(path)
+
+
+def pretrain(part: str, work: Path, steps: int | None = None) -> None:
+    """Train one part (and whatever it needs), or ``all``.
+
+    Args:
+        part: one of :data:`PARTS`, or ``all``.
+        work: the folder of renders, checkpoints, logs and finished parts.
+        steps: train the part for this many steps instead of its schedule's; a finished UNet is trained further if it
+            has had fewer.
+
+    Raises:
+        ValueError: for an unknown part.
+    """
+    makers = {
+        "autoencoder": _autoencoder,
+        "clip": _clip,
+        "unet": _unet,
+        "decoder": _decoder,
+        "judge": _judge,
+        "preview": _preview,
+    }
+    if part != "all" and part not in makers:
+        raise ValueError(f"unknown part {part!r}: expected all, {', '.join(PARTS)}")
+    dataset.build(work / "portraits")
+    for name in PARTS if part == "all" else (part,):
+        logger.info("pretraining: %s", name)
+        makers[name](work, steps)
+
+
+def ship_all(work: Path, folder: Path) -> None:
+    """Put the finished parts together in ``folder`` (``data_samples/tiny-portraits``)."""
+    model, tokenizer = _clip(work)
+    ship.ship(ship.assemble(_decoder(work), model, tokenizer, _unet(work)), model, folder)
+    ship.ship_judge(_judge(work), folder)
+    ship.ship_preview(_preview(work), folder)
+    ship.ship_log(work, folder)

@@ -1,0 +1,273 @@
+"""Memory of a training step by cause, counted on PyTorch's "meta" device: tensors with shapes and without values.
+
+A step of any size takes seconds there and next to no memory. Tensors that autograd saves for backward are counted by
+:class:`torch.autograd.graph.saved_tensors_hooks`, each storage once. Not counted are temporary tensors within one
+operation, and what PyTorch, its kernels and the driver take.
+
+The meta device has neither a GPU's autocast nor its fused attention; :class:`_LikeCuda` emulates both. Fake
+tensors (``FakeTensorMode``) with PyTorch's own autocast were tried in its place. In 32 bits they count the same: 1519
+MB for each portrait of a plain LoRA step of Stable Diffusion 1.5. In 16 bits fake CPU tensors count 785 MB instead of
+1026, because autocast on a CPU leaves normalisation in 16 bits where CUDA returns to 32. Fake CUDA tensors need a
+PyTorch built for CUDA. Fake tensors also took 1.5 to 4 times as long, and they cannot run the dual path, whose shared
+prefix compares values.
+
+In the book: :doc:`/13-real-models`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from spf_lite.data.batch import Batch
+from spf_lite.method.dual_path import dual_path_step, naive_step
+from spf_lite.models.backbone import Backbone
+from spf_lite.models.diffusion import predicted_latents
+from spf_lite.profiling.cost import DUAL
+from spf_lite.profiling.random_models import random_batch
+from spf_lite.profiling.recomputed import counted_blocks
+from spf_lite.profiling.saved import saved_for_backward, storage_key, total_bytes
+from spf_lite.profiling.shapes import shape_on_meta
+
+#: Kinds of training step, by memory in ascending order.
+VARIANTS = ("plain LoRA", "dual path", "dual path, enhancement", "two models")
+#: Rank of the adapter, as in the recipes.
+RANK = 16
+
+# Operations that CUDA autocast computes in 16 bits, and in 32 ("CUDA Op-Specific Behavior" in the documentation of
+# torch.amp), as far as our models use them.
+_LOW = {F.linear, F.conv2d, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, torch.baddbmm, torch.einsum}
+_LOW |= {F.scaled_dot_product_attention}
+_HIGH = {F.layer_norm, F.group_norm, F.softmax, torch.softmax, Tensor.softmax, F.mse_loss, F.normalize, Tensor.pow}
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes of one training step by cause.
+
+    Attributes:
+        fixed: bytes that do not depend on the batch size.
+        per_portrait: bytes that each portrait of the batch adds.
+    """
+
+    fixed: dict[str, int]
+    per_portrait: dict[str, int]
+
+    def parts(self, batch_size: int = 1) -> dict[str, int]:
+        """Bytes by cause for one batch size: the fixed causes, then those that grow with the batch.
+
+        Raises:
+            ValueError: if the batch is empty.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: at least one portrait is needed")
+        return {**self.fixed, **{cause: batch_size * each for cause, each in self.per_portrait.items()}}
+
+    def total(self, batch_size: int = 1) -> int:
+        """Total bytes for one batch size.
+
+        Raises:
+            ValueError: if the batch is empty.
+        """
+        return sum(self.parts(batch_size).values())
+
+
+def sd15_on_meta(tokenizer_of: Backbone, dtype: torch.dtype = torch.float32) -> Backbone:
+    """Stable Diffusion 1.5 with a LoRA adapter on the meta device; it takes next to no memory.
+
+    Args:
+        tokenizer_of: a backbone whose tokenizer is used; any will do.
+        dtype: of the frozen weights, as in :func:`spf_lite.models.backbone.load`; adapter and CLIP are float32.
+    """
+    return shape_on_meta("sd15", tokenizer_of, dtype, RANK)
+
+
+def step_memory(
+    backbone: Backbone,
+    variant: str = "dual path",
+    pixels: int = 512,
+    compute: torch.dtype | None = None,
+    checkpointing: bool = False,
+) -> StepMemory:
+    """Count the memory of one training step.
+
+    Text encoders and autoencoder are counted as if they were on the card. The trainer moves those that a step does not
+    need to main memory (:mod:`spf_lite.models.running.resting`), so that its steps take less than this; the preparation
+    of stage 2 has them all.
+
+    Args:
+        backbone: on the meta device, with an adapter as its trainable, as
+            :func:`spf_lite.profiling.shapes.shape_on_meta` makes it.
+        variant: one of :data:`VARIANTS`. Enhancement is counted for every portrait, although it applies only at the
+            lower seven tenths of the timesteps.
+        pixels: height and width of the portraits.
+        compute: dtype of autocast (``mixed_precision`` of the trainer); None: no autocast.
+        checkpointing: whether the network's activations are computed again in the backward pass
+            (``gradient_checkpointing`` of the trainer).
+
+    Raises:
+        ValueError: for another variant, a size that the UNet cannot downsample, or a backbone that is not on the meta
+            device.
+        AttentionError: if no layer has the resolution that is recorded.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant={variant!r}: expected one of {', '.join(VARIANTS)}")
+    network, factor = backbone.network, backbone.pipe.vae_scale_factor
+    multiple = factor * backbone.architecture.size_multiple(network.config)
+    if pixels < multiple or pixels % multiple:
+        raise ValueError(f"pixels={pixels}: expected a multiple of {multiple}")
+    if network.device.type != "meta" or backbone.trainable is None:
+        raise ValueError("expected a backbone on the meta device with a trainable, as shape_on_meta makes it")
+    side = pixels // factor
+    # What is saved for backward and does not grow with the batch are the copies of weights that autocast makes.
+    step = plain = _growth(backbone, _plain, side, compute, checkpointing)
+    per_portrait = {"activations": plain.saved}
+    if variant != "plain LoRA":
+        step = _growth(backbone, _dual, side, compute, checkpointing)
+        per_portrait["comparing the paths"] = step.saved - plain.saved
+    copies = step.copies
+    if checkpointing:
+        per_portrait["largest block"] = step.block
+    if variant == "dual path, enhancement":
+        more = _growth(backbone, _enhancement, side, compute)
+        per_portrait["enhancement"] = more.saved
+        copies += more.copies
+    fixed = _fixed(backbone, variant)
+    if compute is not None:
+        # The largest block of two portraits may be a little over twice that of one: no rest is left below zero.
+        fixed["16-bit copies of weights"] = max(0, copies)
+    return StepMemory(fixed, per_portrait)
+
+
+@dataclass(frozen=True)
+class _Growth:
+    """Bytes of a pass: what each portrait adds to what is saved and to the largest block, and what none does."""
+
+    saved: int
+    block: int
+    copies: int
+
+
+def _growth(
+    backbone: Backbone,
+    run: Callable[[Backbone, int, int], Tensor],
+    side: int,
+    compute: torch.dtype | None,
+    checkpointing: bool = False,
+) -> _Growth:
+    with _LikeCuda(compute):
+        one, two = (_saved(backbone, partial(run, backbone, size, side), checkpointing) for size in (1, 2))
+    saved, block = two[0] - one[0], two[1] - one[1]
+    return _Growth(saved, block, sum(one) - saved - block)
+
+
+def _fixed(backbone: Backbone, variant: str) -> dict[str, int]:
+    """Bytes of the models, and of what the optimiser keeps."""
+    trainable, frozen = backbone.trainable, backbone.architecture.modules(backbone.pipe)
+    assert trainable is not None
+    learned = _bytes(trainable.parameters)
+    name = backbone.architecture.network_name
+    parts = {name: _bytes(frozen.pop(backbone.architecture.part).parameters()) - learned}
+    if variant == "two models":
+        parts[f"second {name}"] = parts[name]
+    parts["text encoder, autoencoder"] = sum(_bytes(module.parameters()) for module in frozen.values())
+    if variant != "plain LoRA":
+        parts["CLIP"] = _bytes(backbone.clip.model.parameters())
+    if variant == "dual path, enhancement" and backbone.preview is not None:
+        parts["CLIP"] += _bytes(backbone.preview.parameters())
+    parts["adapter, gradient, AdamW"] = 4 * learned  # parameters, gradients, and AdamW's two moments
+    return parts
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _plain(backbone: Backbone, size: int, side: int) -> Tensor:
+    batch = random_batch(backbone, size, side=side)
+    return naive_step(backbone, batch, torch.zeros_like(batch.latents), _timesteps(batch)).terms["denoise"].mean()
+
+
+def _dual(backbone: Backbone, size: int, side: int) -> Tensor:
+    batch = random_batch(backbone, size, side=side)
+    with dual_path_step(backbone, batch, torch.zeros_like(batch.latents), _timesteps(batch), DUAL) as step:
+        return torch.stack([term.mean() for term in step.terms.values()]).sum()
+
+
+def _enhancement(backbone: Backbone, size: int, side: int) -> Tensor:
+    """From the prediction to CLIP's embedding of the image; the loss itself is negligible."""
+    batch = random_batch(backbone, size, side=side)
+    response = torch.empty_like(batch.latents, requires_grad=True)
+    latents = predicted_latents(backbone.pipe.scheduler, response, batch.latents, _timesteps(batch))
+    return backbone.clip.image_features(backbone.decode_preview(latents).float().clamp(-0.2, 1.2))
+
+
+def _timesteps(batch: Batch) -> Tensor:
+    return torch.zeros(len(batch), dtype=torch.long, device=batch.latents.device)
+
+
+def _saved(backbone: Backbone, run: Callable[[], Tensor], checkpointing: bool = False) -> tuple[int, int]:
+    """Bytes that autograd saves for backward, and those of the largest block that is computed again.
+
+    Both without the weights, which are counted as models.
+    """
+    pipe = backbone.pipe
+    modules: list[nn.Module] = [backbone.network, pipe.vae, backbone.clip.model]
+    if backbone.preview is not None:
+        modules.append(backbone.preview)
+    weights = {storage_key(parameter) for module in modules for parameter in module.parameters()}
+    if not checkpointing:
+        with saved_for_backward() as saved:
+            run()
+        return total_bytes(saved, weights), 0
+    with counted_blocks(backbone.network, weights) as blocks, saved_for_backward() as saved:
+        run()
+    return total_bytes(saved, weights), max(blocks, default=0)
+
+
+class _LikeCuda(TorchFunctionMode):
+    """Treats meta tensors as CUDA treats real ones: fused attention, and autocast to ``dtype`` if there is one."""
+
+    def __init__(self, dtype: torch.dtype | None, high: Collection[Any] = _HIGH) -> None:
+        super().__init__()
+        self.dtype, self.high = dtype, high
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self.dtype is not None and func in _LOW:
+            args, kwargs = _cast((args, kwargs), self.dtype)
+        elif self.dtype is not None and func in self.high:
+            args, kwargs = _cast((args, kwargs), torch.float32)
+        return _fused_attention(*args, **kwargs) if func is F.scaled_dot_product_attention else func(*args, **kwargs)
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """Cast every floating-point tensor in nested arguments."""
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, (tuple, list)):
+        return type(value)(_cast(each, dtype) for each in value)
+    return {name: _cast(each, dtype) for name, each in value.items()} if isinstance(value, dict) else value
+
+
+def _fused_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Flash attention. On "meta", PyTorch would choose plain attention, which saves all probabilities for backward."""
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    outputs: Tensor = flash(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
+    return outputs

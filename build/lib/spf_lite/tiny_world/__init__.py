@@ -1,0 +1,1 @@
+"""The tiny world: portraits whose every attribute is known, their rendering, and confounded custom sets."""

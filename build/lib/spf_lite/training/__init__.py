@@ -1,0 +1,1 @@
+"""Training: recipes, the trainer, run folders that survive a kill, and export."""

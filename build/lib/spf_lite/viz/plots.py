@@ -1,0 +1,143 @@
+"""Portraits in rows and columns, and the one style of all static figures, safe for colour-blind readers.
+
+Every function returns a :class:`Sheet`, an ordinary matplotlib figure that shows itself in a notebook. Nothing here
+touches ``pyplot``, so no figure lingers in a global list and no setting leaks into the reader's own plots.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from spf_lite.viz.arrays import as_array
+
+#: The palette of Okabe and Ito (2008): distinct under every common kind of colour blindness.
+COLORS = {
+    "base model": "#999999",
+    "naive fine-tuning": "#D55E00",
+    "dual path": "#0072B2",
+}
+FURTHER_COLORS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+MARK = "#D55E00"
+#: Of labels beside portraits: legible on white and on black.
+LABEL = "#757E87"
+
+STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.grid": False,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "auto",
+}
+
+
+class Sheet(Figure):
+    """A figure that shows itself as a picture when it is the last thing in a notebook cell."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        with rc_context(STYLE):
+            self.savefig(buffer, format="png", dpi=self.dpi, bbox_inches="tight")
+        return buffer.getvalue()
+
+    def __repr__(self) -> str:
+        return f"Sheet({len(self.axes)} panels)"
+
+
+def portrait_grid(
+    rows: Sequence[Sequence[Image.Image]],
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+    marks: Sequence[Sequence[str]] | None = None,
+    side: float = 1.35,
+) -> Sheet:
+    """Portraits in rows and columns, on a transparent ground, so that they stand on a page of any theme.
+
+    Args:
+        rows: R rows of C pictures.
+        row_labels: R labels, left of the rows, or none.
+        column_labels: C labels, above the columns, or none.
+        marks: R x C notes. A picture with a note is outlined and the note stands beneath it; "" marks nothing.
+            Long notes are wrapped, so that they stay beneath their own picture.
+        side: of one picture, in inches.
+
+    Raises:
+        ValueError: if rows differ in length, or labels or marks do not fit them.
+    """
+    if not rows or not rows[0]:
+        raise ValueError("no portraits to show")
+    shape = (len(rows), len(rows[0]))
+    if any(len(row) != shape[1] for row in rows):
+        raise ValueError(f"rows of different lengths: {[len(row) for row in rows]}")
+    for name, labels, count in (("row_labels", row_labels, shape[0]), ("column_labels", column_labels, shape[1])):
+        if labels and len(labels) != count:
+            raise ValueError(f"{name}: {len(labels)} labels for {count}")
+    if marks is not None and [len(row) for row in marks] != [shape[1]] * shape[0]:
+        raise ValueError(f"marks must be {shape[0]} x {shape[1]}, as the portraits are")
+
+    text = float(np.clip(6.5 * side, 8, 14))
+    letters = int(72 * side / (0.52 * (text - 1.5)))  # a letter is about 0.52 of its font's size wide
+    marks = [[_wrapped(note, letters) for note in row] for row in marks] if marks else None
+    lines = max((note.count("\n") + bool(note) for row in marks or [] for note in row), default=0)
+    with rc_context(STYLE):
+        sheet = Sheet(figsize=(side * shape[1], (side + text / 72 * lines) * shape[0]), dpi=150, layout="constrained")
+        sheet.set_facecolor("none")
+        axes = sheet.subplots(*shape, squeeze=False)
+        for r, row in enumerate(rows):
+            for c, image in enumerate(row):
+                _portrait(axes[r, c], image, marks[r][c] if marks else "", text)
+                if r == 0 and column_labels:
+                    axes[r, c].set_title(column_labels[c], fontsize=text, color=LABEL)
+            if row_labels:
+                axes[r, 0].set_ylabel(row_labels[r], fontsize=text, color=LABEL)
+    return sheet
+
+
+def _wrapped(note: str, letters: int) -> str:
+    return "\n".join(fill(line, letters, break_long_words=False) for line in note.split("\n"))
+
+
+def _portrait(axes: Axes, image: Image.Image, note: str, text: float) -> None:
+    axes.imshow(np.asarray(image.convert("RGB")))
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(visible=bool(note), color=MARK, linewidth=2.5)
+    if note:
+        axes.set_xlabel(note, fontsize=text - 1.5, color=MARK)
+
+
+def tinted(image: Image.Image, strength: ArrayLike, color: str = COLORS["dual path"]) -> Image.Image:
+    """A pale gray copy of a portrait, in colour where a map is high.
+
+    Args:
+        image: the portrait.
+        strength: (h, w) values from 0 (gray) to 1 (coloured), such as one map of a
+            :class:`~spf_lite.method.control_map.ControlMap`; stretched over the portrait.
+        color: of the tint.
+
+    Raises:
+        ValueError: if the map has another shape, or values outside that range.
+    """
+    values = as_array(strength).astype(np.float32)
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"a map of shape {values.shape}: expected (height, width)")
+    if not bool(((values >= 0) & (values <= 1)).all()):
+        raise ValueError(f"a map with values from {values.min()} to {values.max()}: expected 0 to 1")
+    stretched = np.asarray(Image.fromarray(values).resize(image.size, Image.Resampling.BILINEAR))
+    share = 0.75 * stretched.clip(0, 1)[:, :, None]  # the portrait shines through
+    pale = 0.55 * np.asarray(image.convert("L"), dtype=np.float32)[:, :, None] + 0.45 * 255
+    mixed = (1 - share) * pale + share * 255 * np.array(to_rgb(color), dtype=np.float32)
+    return Image.fromarray(mixed.round().astype(np.uint8))

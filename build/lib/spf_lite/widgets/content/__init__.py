@@ -1,0 +1,1 @@
+"""What widgets show: pictures, maps and series, encoded for the page."""
