@@ -30,7 +30,7 @@ from execution_key import ROOT, cache_folder, digest
 from references import write_inventories
 
 #: What a rendered page depends on, besides those.
-PAGE = ("book/_assets/*", "book/_ext/*.py", "pyproject.toml")
+PAGE = ("book/_assets/**/*", "book/_ext/*.py", "pyproject.toml")
 #: A figure in a page: its name is a hash of what it shows, so that one that was converted stays converted.
 FIGURE = re.compile(r"_images/[0-9a-f]{64}\.png")
 FONT_PRELOAD = re.compile(r'<link rel="preload" as="font"[^>]*>\s*')
