@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from tests.browser.conftest import Watched, stumbling_blocks
-from tests.pages.conftest import HTML
+from tests.pages.conftest import HTML, TOC
 
 pytestmark = [pytest.mark.pages, pytest.mark.browser]
 
@@ -48,6 +48,11 @@ def _expects_widgets(path: Path) -> int:
     return path.read_text(encoding="utf-8").count("application/vnd.jupyter.widget-view+json")
 
 
+def _name(path: Path) -> str:
+    """A page's name, as the other tests have it."""
+    return path.relative_to(HTML).as_posix()
+
+
 def _wait_for_widgets(watched: Watched, page_file: Path) -> float:
     """Seconds from the start of navigation until all widgets are there."""
     expected = _expects_widgets(page_file)
@@ -79,9 +84,8 @@ def test_is_quiet_quick_and_fits(opened: Watched, page_file: Path) -> None:
     assert page_file.stem != "01-semantic-pollution" or (portraits and charts), "figures lost their classes"
 
 
+@pytest.mark.parametrize("page_file", [HTML / name for name in TOC if _expects_widgets(HTML / name)], ids=_name)
 def test_widgets_are_accessible(opened: Watched, page_file: Path) -> None:
-    if not _expects_widgets(page_file):
-        pytest.skip("no widget on this page")
     _wait_for_widgets(opened, page_file)
     for scheme in SCHEMES:
         opened.page.emulate_media(color_scheme=scheme)

@@ -3,6 +3,8 @@
 Earlier adapters are merged into the weights of a run's reference (:func:`spf_lite.models.adapters.stack.merge`). Each
 of them has errors of its own. If every run took them over, the errors of a chain would add up. So the weights before
 the merger are kept, and serve where a text asks for none of the earlier targets. Ours, not the paper's.
+
+In the book: :doc:`/11-one-after-another`.
 """
 
 from __future__ import annotations
