@@ -134,7 +134,7 @@ def agreement(audited: Iterable[Audited], measure: str, truth: str, target: str)
 
 
 #: What the judge counts, as far as a table shows it.
-SHOWN = ("pure", "flip rate", "flip rate at base text", "target found")
+SHOWN = ("pure", "flip rate", "false-positive rate", "target found")
 
 
 def table(audited: Iterable[Audited], target: str) -> list[str]:

@@ -3,8 +3,10 @@
 The reference of a run on top of earlier adapters paints their targets, but only where a text asks for them. A set's own
 reference texts never do. Without further texts nothing would hold the response path to the earlier targets, and each
 stage of a chain would forget them. If only reference portraits asked for them, and never a portrait with the new
-target, the response path would learn that the two exclude each other. Texts that ask for nothing are plain: their reference is
-the model without earlier adapters, so that the errors of a chain do not add up. Ours, not the paper's.
+target, the response path would learn that the two exclude each other.
+
+Texts that ask for nothing are plain: their reference is the model without earlier adapters, so that the errors of a
+chain do not add up. Ours, not the paper's.
 
 In the book: :doc:`/11-one-after-another`.
 """

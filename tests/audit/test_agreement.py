@@ -14,6 +14,7 @@ from spf_lite.audit.agreement import Audited, agreement, audit_all, read_audited
 from spf_lite.audit.auditing import Audit
 from spf_lite.audit.report import AuditReport
 from spf_lite.models.backbone import Backbone
+from spf_lite.paths import DATA_SAMPLES
 
 RNG = np.random.default_rng(0)
 
@@ -102,6 +103,14 @@ def test_what_was_audited_is_kept(toy: Backbone, tmp_path: Path, monkeypatch: py
     assert done[1].measures == pytest.approx({"reconstruction": 0.1})
     lines = table(done, "beard")
     assert lines[0].startswith("| beard, 6 adapters | pure |") and lines[2].startswith("| reconstruction | 1.000 [")
+
+
+def test_the_stored_measures_are_of_the_shipped_adapters() -> None:
+    stored = read_audited(DATA_SAMPLES / "results" / "agreement.jsonl")
+    found = {(one.target, one.adapter): one.truth for one in stored}
+    shipped = sorted((DATA_SAMPLES / "adapters").glob("*/*/measures.json"))
+    assert found == {(path.parents[1].name, path.parent.name): truth_of(path.parent) for path in shipped}
+    assert all("CLIP-I at base text" in one.measures for one in stored)
 
 
 def test_a_folder_without_measured_adapters_is_refused(
