@@ -40,7 +40,7 @@ book: $(STAMP) ## execute and render the book: _build/html/index.html
 	@echo "Open _build/html/index.html in a browser, or run 'make serve'."
 
 test: $(STAMP) ## lint, type checks, every chapter and every test
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env book tests
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env book tests
 
 lint: $(STAMP) ## ruff, mypy, and the layers of the library
 	$(BIN)/ruff check .

@@ -43,6 +43,27 @@ class OneFolder(LoadFileScheduling):
         return "tests/browser" if nodeid.startswith("tests/browser/") else super()._split_scope(nodeid)
 
 
+#: What takes longest is tested first, so that no process is left with it in the end.
+LONGEST = (
+    "tests/browser/",
+    "tests/pages/test_playground.py",
+    "tests/project/test_lint.py",
+    "tests/training/",
+    "tests/faults/",
+    "tests/profiling/",
+    "tests/cli/",
+    "tests/gpu/",
+    "tests/backbones/",
+    "tests/evaluation/",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort by :data:`LONGEST`; ``--no-loadscope-reorder`` keeps this order when processes share the files."""
+    ranks = {start: rank for rank, start in enumerate(LONGEST)}
+    items.sort(key=lambda item: min((ranks[s] for s in LONGEST if item.nodeid.startswith(s)), default=len(LONGEST)))
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
     return OneFolder(config, log) if config.getoption("dist") == "loadfile" else None
 
