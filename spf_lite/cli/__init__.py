@@ -1,7 +1,7 @@
 """The command line. Everything it does is a function of the library.
 
 ``spf-lite render | custom | pretrain | check | train | sample | compare | incremental |
-paint | combine | parts | export-onnx | measure | cost | memory``
+paint | combine | parts | export-onnx | measure | agreement | cost | memory``
 """
 
 from __future__ import annotations
