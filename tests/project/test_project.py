@@ -42,6 +42,11 @@ def test_nothing_that_is_made_is_committed() -> None:
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == ""
 
 
+def test_no_folder_is_added_at_the_top() -> None:
+    folders = {path.relative_to(ROOT).parts[0] for path in _files() if path.parent != ROOT}
+    assert folders == {"book", "spf_lite", "data_samples", "tests", ".ci", ".github"}
+
+
 def test_every_package_is_in_the_wheel() -> None:
     folders = {path.parent for path in (ROOT / "spf_lite").rglob("__init__.py")}
     packages = {".".join(folder.relative_to(ROOT).parts) for folder in folders}

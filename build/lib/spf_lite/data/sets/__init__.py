@@ -1,1 +1,0 @@
-"""A custom set on disk: pictures, captions, and their checks."""

@@ -1,1 +1,0 @@
-"""The method: attention, control map, losses, both paths, and PureCC beside it."""

@@ -1,1 +1,0 @@
-"""Text-to-image models: loading, text and image encoding, noise, adapters, sampling."""

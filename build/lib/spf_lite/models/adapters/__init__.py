@@ -1,1 +1,0 @@
-"""What is trained on a network: low-rank adapters or the cross-attention weights, their files, and the way back."""

@@ -1,1 +1,0 @@
-"""The supported classes of models, each behind one interface."""

@@ -1,1 +1,0 @@
-"""Files of models: single-file checkpoints, and what fits the method."""

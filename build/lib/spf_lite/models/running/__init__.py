@@ -1,1 +1,0 @@
-"""A model at work: sampling, and what saves time and memory."""

@@ -1,1 +1,0 @@
-"""What a training step costs: time, measured; memory, counted."""

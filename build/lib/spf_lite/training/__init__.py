@@ -1,1 +1,0 @@
-"""Training: recipes, the trainer, run folders that survive a kill, and export."""

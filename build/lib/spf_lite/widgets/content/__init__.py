@@ -1,1 +1,0 @@
-"""What widgets show: pictures, maps and series, encoded for the page."""
