@@ -122,12 +122,12 @@ def agreement(audited: Iterable[Audited], measure: str, truth: str, target: str)
         transform with the variance of Bonett and Wright 2000). None for less than :data:`FEWEST` adapters, a measure
         that serves only to compare, or one that is the same for all.
     """
-    signs = MEASURES[measure].better * TRUTHS[truth].better
+    sign = MEASURES[measure].better * TRUTHS[truth].better
     own = [one for one in audited if one.target == target and measure in one.measures and truth in one.truth]
     pairs = np.array([(one.measures[measure], one.truth[truth]) for one in own]).reshape(-1, 2)
-    if not signs or len(pairs) < FEWEST or not np.ptp(pairs, axis=0).all():
+    if not sign or len(pairs) < FEWEST or not np.ptp(pairs, axis=0).all():
         return None
-    rho = signs * float(spearmanr(pairs[:, 0], pairs[:, 1]).statistic)
+    rho = sign * float(spearmanr(pairs[:, 0], pairs[:, 1]).statistic)
     reach = NORMAL_QUANTILE * sqrt((1 + rho**2 / 2) / (len(pairs) - 3))
     middle = atanh(min(max(rho, -ALMOST_ONE), ALMOST_ONE))
     return Estimate(rho, min(rho, tanh(middle - reach)), max(rho, tanh(middle + reach)), len(pairs))

@@ -74,10 +74,8 @@ def earlier_targets(custom_set: CustomSet, after: Sequence[str | Path], config: 
             "%s: no target is named in the file, so no text asks for it, and the run may forget it",
             ", ".join(sorted(silent)),
         )
-    found = [target for _, target in targets]
-    return EarlierTargets.of(
-        found, custom_set[0].target_text, config.earlier_share, config.seed, config.original_reference
-    )
+    found, learned = [target for _, target in targets], custom_set[0].target_text
+    return EarlierTargets.of(found, learned, config.earlier_share, config.seed, config.original_reference)
 
 
 @dataclass(frozen=True)

@@ -442,6 +442,5 @@ globalThis.spfPlayground = (() => {
     root.replaceChildren(button, note);
   }
 
-  /** For tests: ask the worker something and wait for its answer. */
-  return { receive, offer, describe, ask };
+  return { receive, offer, describe, ask };  // tests ask as well
 })();
