@@ -63,9 +63,14 @@ class EarlierTargets:
         other = tuple(one for one in named if not occurrences(one.text, target_text))
         return cls(other, target_text, share, seed, plain_texts and len(named) == len(targets))
 
+    @property
+    def need_original(self) -> bool:
+        """Whether some texts are plain, so that the model without earlier adapters is needed."""
+        return bool(self.targets) and self.plain_texts
+
     def marked(self, items: Sequence[Item]) -> list[Item]:
         """The same items; those with a plain text are marked."""
-        if not (self.targets and self.plain_texts):
+        if not self.need_original:
             return list(items)
         asks = [any(occurrences(item.pair.base_text, one.text) for one in self.targets) for item in items]
         return [replace(item, is_plain=not asking) for item, asking in zip(items, asks, strict=True)]

@@ -100,7 +100,7 @@ class DualPathTrainer:
         self.stage2 = Stage2(in_text_forms(backbone, custom, config))
         begun = start(backbone, config, initial_adapter, after, continued, digest=output_dir is not None)
         self.trained = backbone.trainable = begun.trained
-        backbone.original = begun.original
+        backbone.original = begun.original if self.earlier_targets.need_original else None
         self.parameters, self.earlier, self.continued = self.trained.parameters, begun.earlier, continued
         if config.gradient_checkpointing:
             network.enable_gradient_checkpointing()

@@ -118,6 +118,7 @@ def test_plain_texts_are_held_to_the_model_without_any_adapter(
     assert plain == ["sunglasses" not in one.pair.base_text for one in first.stage2.references] and len(set(plain)) == 2
     assert losses[0] > 1e-4, "the earlier adapters changed what plain texts paint, and this is to be taken back"
     last = trainer(original=False)
+    assert first.backbone.original is not None and last.backbone.original is None, "the empty text is plain, too"
     kept = [line["loss"] for line in last.fit(progress=False).history]
     assert kept[0] < 1e-8 and not any(one.is_plain for one in last.stage2.references)
     again = trainer(folder=tmp_path)
