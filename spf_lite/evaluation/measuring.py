@@ -67,7 +67,7 @@ def _check_form(form: str) -> None:
 
 
 def sample_evaluation_set(
-    backbone: Backbone, target: str, prompts: int, steps: int = 25, form: str = "full"
+    backbone: Backbone, target: str, prompts: int | Sequence[int], steps: int = 25, form: str = "full"
 ) -> EvaluationSet:
     """People, prompts and seeds, always the same for a target, and the base model's portraits.
 
@@ -76,7 +76,7 @@ def sample_evaluation_set(
     Args:
         backbone: its adapter, if it has one, is off.
         target: name of the target.
-        prompts: how many people.
+        prompts: how many people, or the numbers of some of them, from 0.
         steps: denoising steps of each portrait.
         form: of the texts, one of :data:`FORMS`.
 
@@ -84,13 +84,17 @@ def sample_evaluation_set(
         ValueError: for an unknown target or form, or fewer than one prompt.
     """
     _check_form(form)
-    if prompts < 1:
+    numbers = range(prompts) if isinstance(prompts, int) else prompts
+    if not numbers:
         raise ValueError(f"prompts={prompts}: at least one is needed")
-    people = evaluation_portraits(target, prompts)
+    if min(numbers) < 0:
+        raise ValueError(f"prompts={prompts}: people are numbered from 0")
+    everybody = evaluation_portraits(target, max(numbers) + 1)
+    people = [everybody[number] for number in numbers]
     leave_out = unnamed_attributes(target, FORMS[form])
     base_texts = [describe(person, leave_out) for person in people]
     complete_texts = [complete(person.with_targets(target), leave_out) for person in people]
-    seeds = list(range(FIRST_SEED, FIRST_SEED + prompts))
+    seeds = [FIRST_SEED + number for number in numbers]
     with backbone.reference():
         base_portraits = sample(backbone, base_texts, seeds=seeds, steps=steps)
     return EvaluationSet(target, people, base_texts, complete_texts, seeds, base_portraits, form)

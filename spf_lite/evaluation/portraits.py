@@ -21,7 +21,7 @@ from spf_lite.models.running.sampling import sample
 def sampled_portraits(
     target: str,
     adapters: Mapping[str, Path],
-    people: int = 5,
+    people: int | Sequence[int] = 5,
     strength: float = 1.0,
     steps: int = 25,
     asked: bool = True,
@@ -31,7 +31,7 @@ def sampled_portraits(
     Args:
         target: what the adapters were taught. They are given the complete texts, the base model the base texts.
         adapters: name to folder or file.
-        people: how many.
+        people: how many, or the numbers of some of them, from 0. They are those that a row was measured on.
         strength: of every adapter; 0 is the base model.
         steps: denoising steps of each portrait.
         asked: whether the adapters are given the complete texts; False: the base texts, for which nothing may change.
@@ -40,7 +40,7 @@ def sampled_portraits(
         Name to as many portraits, ``base`` first.
 
     Raises:
-        ValueError: for an unknown target, fewer than one person, or a folder without an adapter.
+        ValueError: for an unknown target, nobody, a negative number, or a folder without an adapter.
     """
     evaluation_set = sample_evaluation_set(load("tiny"), target, people, steps)
     portraits = {"base": evaluation_set.base_portraits}

@@ -323,6 +323,8 @@ def test_bad_requests_are_refused(toy: Backbone) -> None:
     for prompts in (0, -1):
         with pytest.raises(ValueError, match=f"prompts={prompts}: at least one is needed"):
             sample_evaluation_set(toy, TARGET, prompts)
+    with pytest.raises(ValueError, match="people are numbered from 0"):
+        sample_evaluation_set(toy, TARGET, [2, -1])
     with pytest.raises(ValueError, match="unknown target 'monocle'"):
         sample_evaluation_set(toy, "monocle", 1)
     with pytest.raises(FileNotFoundError, match="no judge in"):

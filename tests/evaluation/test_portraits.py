@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -45,8 +46,10 @@ def test_the_same_people_are_sampled_by_the_base_model_and_with_every_adapter(
     portraits = sampled_portraits(TARGET, {name: path / "adapter" for name, path in runs.items()}, people=2)
     assert list(portraits) == ["base", "one", "two"] and {len(row) for row in portraits.values()} == {2}
     assert len({row[0].tobytes() for row in portraits.values()}) == 3
-    alone = sampled_portraits(TARGET, {"one": runs["one"] / "adapter"}, people=2)
-    assert alone["one"][1] == portraits["one"][1], "whatever else is sampled"
+    alone = sampled_portraits(TARGET, {"one": runs["one"] / "adapter"}, people=[1])
+    for name in ("base", "one"):  # other batches round otherwise
+        (here,), there = alone[name], portraits[name][1]
+        assert np.abs(np.asarray(here, dtype=float) - np.asarray(there, dtype=float)).max() <= 1, name
 
 
 def test_base_model_and_adapters_take_the_steps_that_are_asked_for(

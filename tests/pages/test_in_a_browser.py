@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from tests.browser.conftest import Watched, stumbling_blocks
-from tests.pages.conftest import HTML, TOC
+from tests.pages.conftest import HTML
 
 pytestmark = [pytest.mark.pages, pytest.mark.browser]
 
@@ -48,11 +48,6 @@ def _expects_widgets(path: Path) -> int:
     return path.read_text(encoding="utf-8").count("application/vnd.jupyter.widget-view+json")
 
 
-def _name(path: Path) -> str:
-    """A page's name, as the other tests have it."""
-    return path.relative_to(HTML).as_posix()
-
-
 def _wait_for_widgets(watched: Watched, page_file: Path) -> float:
     """Seconds from the start of navigation until all widgets are there."""
     expected = _expects_widgets(page_file)
@@ -63,10 +58,10 @@ def _wait_for_widgets(watched: Watched, page_file: Path) -> float:
     return float(watched.page.evaluate("performance.now()")) / 1000
 
 
-def test_is_quiet_quick_and_fits(opened: Watched, page_file: Path) -> None:
+def test_is_quiet_quick_accessible_and_fits(opened: Watched, page_file: Path) -> None:
     page = opened.page
     ready = _wait_for_widgets(opened, page_file)
-    page.wait_for_timeout(300)
+    page.wait_for_timeout(300 if _expects_widgets(page_file) else 0)
     assert opened.troubles == []
     sliders = page.locator(f"{WIDGETS} input[type=range]")
     frames = [float(sliders.nth(number).evaluate(ANSWER)) for number in range(sliders.count())]
@@ -75,6 +70,11 @@ def test_is_quiet_quick_and_fits(opened: Watched, page_file: Path) -> None:
     assert ready <= READY_AT_WORST, f"widgets took {ready:.1f} s"
     assert slowest <= FRAME_AT_WORST, f"a slider took {slowest:.0f} ms"
     assert opened.troubles == [], "while the sliders moved"
+    for scheme in SCHEMES if _expects_widgets(page_file) else ():
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=scheme)
+        serious = stumbling_blocks(page, WIDGETS)
+        assert not serious, "\n".join([scheme, *serious])
     page.set_viewport_size({"width": 390, "height": 800})
     page.wait_for_timeout(200)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -82,16 +82,6 @@ def test_is_quiet_quick_and_fits(opened: Watched, page_file: Path) -> None:
     assert set(portraits) <= {"none 0px rgba(0, 0, 0, 0)"}
     assert set(charts) <= {"invert(0.93) hue-rotate(180deg) 0px rgb(255, 255, 255)"}
     assert page_file.stem != "01-semantic-pollution" or (portraits and charts), "figures lost their classes"
-
-
-@pytest.mark.parametrize("page_file", [HTML / name for name in TOC if _expects_widgets(HTML / name)], ids=_name)
-def test_widgets_are_accessible(opened: Watched, page_file: Path) -> None:
-    _wait_for_widgets(opened, page_file)
-    for scheme in SCHEMES:
-        opened.page.emulate_media(color_scheme=scheme)
-        opened.page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=scheme)
-        serious = stumbling_blocks(opened.page, WIDGETS)
-        assert not serious, "\n".join([scheme, *serious])
 
 
 def _report(page_file: Path, ready: float, slowest: float) -> None:

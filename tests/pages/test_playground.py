@@ -192,21 +192,20 @@ def test_a_word_shows_where_it_acts(started: Watched) -> None:
     assert overlay.is_hidden()
 
 
-def test_a_link_leads_back(started: Watched, browser: Browser, address: str) -> None:
+def test_a_link_leads_back_and_fits_a_phone_over_http(started: Watched, browser: Browser, address: str) -> None:
     page = started.page
     choose(page, background="pink", seed="5")
     shown = portraits(page)
-    link = page.url
-    assert link.startswith(address + "#")
-    with page_at(browser, link) as watched:
+    assert page.url.startswith(address + "#")
+    link = "/playground.html#" + page.url.partition("#")[2]
+    with serving(HTML) as base, page_at(browser, base + link, width=390) as watched:
         start(watched.page)
         assert watched.page.input_value("#spf-pg-text") == page.input_value("#spf-pg-text")
         for one, other in zip(shown, portraits(watched.page), strict=True):
             assert np.array_equal(one, other)
-    with page_at(browser, f"{address}#seed=-3&steps=7&target=wings&hair_style=%22&strength=x") as watched:
-        start(watched.page)  # what makes no sense is left out
-        assert watched.page.input_value("#spf-pg-seed") == "0"
-        assert watched.page.input_value("#spf-pg-target") == "sunglasses"
+        assert watched.page.evaluate("document.documentElement.scrollWidth") <= 390
+        boxes = [watched.page.locator("#spf-playground .spf-portrait").nth(at).bounding_box() for at in range(2)]
+        assert all(box is not None and box["width"] > 120 for box in boxes)
         watched.assert_quiet()
 
 
@@ -241,22 +240,17 @@ def test_is_accessible_and_works_by_keyboard(started: Watched) -> None:
     assert page.input_value("#spf-pg-strength") != before
 
 
-def test_fits_a_phone_over_http(browser: Browser) -> None:
-    with serving(HTML) as base, page_at(browser, f"{base}/playground.html", width=390) as watched:
+def test_is_quick_and_leaves_out_what_makes_no_sense_in_a_link(browser: Browser, address: str) -> None:
+    link = "#method=none&seed=-3&steps=7&target=wings&hair_style=%22&strength=x"
+    with page_at(browser, address + link) as watched:
         start(watched.page)
-        assert watched.page.evaluate("document.documentElement.scrollWidth") <= 390
-        boxes = [watched.page.locator("#spf-playground .spf-portrait").nth(at).bounding_box() for at in range(2)]
-        assert all(box is not None and box["width"] > 120 for box in boxes)
-        watched.assert_quiet()
-
-
-def test_is_quick(browser: Browser, address: str) -> None:
-    with page_at(browser, f"{address}#method=none") as watched:
-        start(watched.page)
+        assert watched.page.input_value("#spf-pg-seed") == "0"
+        assert watched.page.input_value("#spf-pg-target") == "sunglasses"
         choose(watched.page, seed="1")  # the first portrait also warms the caches up
         times = json.loads(watched.page.evaluate("document.getElementById('spf-playground').dataset.start"))
         ready = times["all"] / 1000
         painted = float(watched.page.evaluate("document.getElementById('spf-playground').dataset.seconds"))
+        watched.assert_quiet()
     report(
         {"ready s": round(ready, 2), "12 steps s": round(painted, 2), "as wanted": ready <= START and painted <= PAINT}
     )
