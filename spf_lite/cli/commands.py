@@ -74,7 +74,7 @@ def train(options: Namespace) -> int:
         check_holds_run(options.output)
     config = recipe(options.method, seed=options.seed).changed(options.changes)
     trainer = DualPathTrainer(
-        load_model(options, dtype=getattr(torch, options.dtype)),
+        load_model(options, dtype=getattr(torch, options.dtype), device="cpu" if options.shard else None),
         CustomSet.load(
             options.custom_set,
             options.captions,
@@ -92,6 +92,7 @@ def train(options: Namespace) -> int:
         after=options.after,
         continued=options.continued,
         latent_cache=options.cache_latents,
+        shard=options.shard,
     )
     trainer.fit(resume=options.resume, overwrite=options.overwrite, extend=options.extend)
     trainer.export(options.output / "adapter")

@@ -89,6 +89,11 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--cache-latents", metavar="FOLDER", type=kinds.output_folder, help="keep the encoded portraits for other runs"
     )
+    train.add_argument(
+        "--shard",
+        action="store_true",
+        help="spread the frozen weights over the processes of `accelerate launch`, for a model larger than a card",
+    )
     train.add_argument("--seed", type=kinds.seed, default=0)
     again = train.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")

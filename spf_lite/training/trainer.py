@@ -23,8 +23,9 @@ from spf_lite.data.encoding import custom_items
 from spf_lite.data.latent_cache import LatentCache
 from spf_lite.data.sets.custom_set import CustomSet, CustomSetError
 from spf_lite.method.control_map import ControlMap
-from spf_lite.models.backbone import Backbone
+from spf_lite.models.backbone import Backbone, best_device
 from spf_lite.models.running.resting import Resting, unneeded
+from spf_lite.models.running.sharding import shard_frozen
 from spf_lite.training.loss_meter import check_finite
 from spf_lite.training.optimisation import Optimisation
 from spf_lite.training.passes import Passes
@@ -63,13 +64,15 @@ class DualPathTrainer:
         after: LoRAs that were learned before: the reference is the model *with* them (:mod:`spf_lite.training.start`).
         continued: train on with the factors of ``after``, instead of with new ones on top of them.
         latent_cache: folder that keeps the encoded portraits for other runs (:mod:`spf_lite.data.latent_cache`).
+        shard: spread the frozen weights over the processes (:mod:`spf_lite.models.running.sharding`). The backbone is
+            loaded into main memory; it moves to this process's device.
 
     Raises:
         PromptError: if a text of the set or a reference text does not fit the model.
         CustomSetError: if the configuration asks for masks and the set has none.
         BackboneError: if an adapter does not fit.
-        ValueError: if the batch cannot be shared out between the processes and their parts, or the model has weights of
-            16 bits and the configuration computes in 32.
+        ValueError: if the batch cannot be shared out between the processes and their parts, the model has weights of 16
+            bits and the configuration computes in 32, or the model cannot be sharded.
         OSError: if the output folder cannot be written or has no room, before any training.
     """
 
@@ -85,10 +88,11 @@ class DualPathTrainer:
         after: Sequence[str | Path] = (),
         continued: bool = False,
         latent_cache: str | Path | None = None,
+        shard: bool = False,
     ) -> None:
         self.backbone, self.config, self.custom_set = backbone, config, custom_set
         network = backbone.network
-        self.accelerator = accelerator or accelerator_for(config, backbone.device)
+        self.accelerator = accelerator or accelerator_for(config, best_device() if shard else backbone.device)
         self.passes = Passes(backbone, config, self.accelerator)
         if config.map_source == "given" and any(example.mask is None for example in custom_set):
             raise CustomSetError(f"{custom_set.folder}: map_source='given' needs a mask_file in every line")
@@ -105,6 +109,8 @@ class DualPathTrainer:
         if config.gradient_checkpointing:
             network.enable_gradient_checkpointing()
             network.train()  # without dropout that changes nothing else
+        if shard:
+            shard_frozen(backbone, self.accelerator.device)
         self.optimisation = Optimisation(self.trained, config, self.accelerator)
         self.resting = Resting(unneeded(backbone, config.weight_enhancement > 0), backbone.device)
         self.folder = None

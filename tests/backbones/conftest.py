@@ -114,7 +114,7 @@ def few(custom_set: CustomSet) -> CustomSet:
 
 
 def check_two_processes(folder: Path, custom_folder: Path, work: Path) -> None:
-    """Two processes have the portraits and the losses of one, pure pairs among them.
+    """Two processes have the portraits and the losses of one, pure pairs among them, also with a sharded network.
 
     Args:
         folder: of a model.
@@ -137,12 +137,15 @@ def check_two_processes(folder: Path, custom_folder: Path, work: Path) -> None:
     said = work / "said"
     alone = command([*train[:2], str(work / "one"), *train[2:]], said)
     together = ranks(run_command, [*train[:2], str(work / "two"), *train[2:]], output=said)
-    for process in (alone, *together):
+    sharded = ranks(run_command, [*train[:2], str(work / "sharded"), *train[2:], "--shard"], output=said)
+    for process in (alone, *together, *sharded):
         ended_well(process, said)
-    one, two = ([json.loads(line) for line in (work / name / "log.jsonl").open()] for name in ("one", "two"))
-    assert len(one) == len(two) == 3, "only one process writes"
+    logs = {name: (work / name / "log.jsonl").read_text().splitlines() for name in ("one", "two", "sharded")}
+    assert {len(lines) for lines in logs.values()} == {3}, "only one process writes"
+    one, *others = ([json.loads(line) for line in lines] for lines in logs.values())
     for name in ("loss", "denoise", "output"):
-        assert [line[name] for line in two] == pytest.approx([line[name] for line in one], abs=1e-5)
+        for other in others:
+            assert [line[name] for line in other] == pytest.approx([line[name] for line in one], abs=1e-5)
 
 
 def go_the_whole_way(
