@@ -4,7 +4,8 @@ A page that is opened as a file may load scripts, but not fetch. So every file b
 base64 of a gzip. Nothing of it is loaded before a reader clicks, except ``catalogue.js``, which says what there is.
 
 ONNX Runtime Web comes from npm, in the version below; its three files are kept in the virtual environment. What is
-exported is kept under a key that is a hash of the exporter and the weights.
+exported is kept under a key that is a hash of the exporter and the weights. Exporting takes half a minute, while Sphinx
+reads pages on another core.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 
@@ -122,10 +125,13 @@ def catalogue(megabytes: float) -> str:
     return f"spfPlayground.offer({json.dumps(content)});\n"
 
 
-def write(folder: Path, cache: Path) -> None:
-    """Write the scripts of the playground into a folder of the rendered book."""
-    folder.mkdir(parents=True, exist_ok=True)
-    source = exported(cache)
+def write(folder: Path, source: Path) -> None:
+    """Write the scripts of the playground into a folder of the rendered book.
+
+    Args:
+        folder: with the worker's code.
+        source: what :func:`exported` returned.
+    """
     engine = "".join((folder / name).read_text("utf-8") for name in ENGINE).encode()
     scripts = {"runtime.js": as_script({**runtime(), "engine.js": engine})}
     scripts["model.js"] = as_script(_files(source.glob("*.*")))
@@ -142,14 +148,23 @@ def _files(paths: Iterable[Path]) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(paths) if path.is_file()}
 
 
+def begin(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
+    """Begin to export if the book has the page."""
+    if app.builder.format == "html" and PAGE in env.found_docs:
+        pool = ThreadPoolExecutor(1)
+        app.__dict__["_spf_exported"] = pool.submit(exported, Path(app.outdir).parent / ".playground")
+        pool.shutdown(wait=False)
+
+
 def finish(app: Sphinx, error: Exception | None) -> None:
     """Write the files if the book has the page."""
-    if error is None and app.builder.format == "html" and PAGE in app.env.found_docs:
-        output = Path(app.outdir)
-        write(output / "_static" / PAGE, output.parent / ".playground")
+    began: Future[Path] | None = app.__dict__.get("_spf_exported")
+    if error is None and began is not None:
+        write(Path(app.outdir) / "_static" / PAGE, began.result())
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
+    app.connect("env-before-read-docs", begin, priority=900)  # when chapters have been executed on all cores
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

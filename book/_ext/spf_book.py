@@ -15,6 +15,8 @@ from __future__ import annotations
 import re
 import shutil
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +82,15 @@ def finish(app: Sphinx, error: Exception | None) -> None:
         return
     bundle = Path(anywidget.__file__).parent / "nbextension" / "index.js"
     shutil.copyfile(bundle, Path(app.outdir) / "_static" / "offline" / "anywidget.js")
-    for page in Path(app.outdir).glob("**/*.html"):
-        if "_static" in page.parts:  # the theme's own: Sphinx would wonder at the next build
-            continue
-        text = page.read_text(encoding="utf-8")
-        cleaned = FIGURE.sub(lambda found: light(Path(app.outdir), found[0]), FONT_PRELOAD.sub("", text))
+    output = Path(app.outdir)
+    # The theme's own pages stay as they are: Sphinx would wonder at the next build.
+    pages = [page for page in output.glob("**/*.html") if "_static" not in page.parts]
+    texts = [page.read_text(encoding="utf-8") for page in pages]
+    figures = sorted({name for text in texts for name in FIGURE.findall(text)})
+    with ThreadPoolExecutor() as pool:
+        lighter = dict(zip(figures, pool.map(partial(light, output), figures), strict=True))
+    for page, text in zip(pages, texts, strict=True):
+        cleaned = FIGURE.sub(lambda found: lighter[found[0]], FONT_PRELOAD.sub("", text))
         if text != cleaned:
             page.write_text(cleaned, encoding="utf-8")
 
