@@ -42,13 +42,50 @@ def sampled_portraits(
     Raises:
         ValueError: for an unknown target, nobody, a negative number, or a folder without an adapter.
     """
-    evaluation_set = sample_evaluation_set(load("tiny"), target, people, steps)
-    portraits = {"base": evaluation_set.base_portraits}
-    texts = evaluation_set.complete_texts if asked else evaluation_set.base_texts
+    (portraits,) = _sampled(target, adapters, people, strength, steps, [asked])
+    return portraits
+
+
+def sampled_for_both_texts(
+    target: str,
+    adapters: Mapping[str, Path],
+    people: int | Sequence[int] = 5,
+    strength: float = 1.0,
+    steps: int = 25,
+) -> tuple[dict[str, list[Image.Image]], dict[str, list[Image.Image]]]:
+    """Portraits for the complete texts, and for the base texts; both have the same ones of the base model.
+
+    Args:
+        target: as in :func:`sampled_portraits`, and the others as well.
+        adapters: likewise.
+        people: likewise.
+        strength: likewise.
+        steps: likewise.
+
+    Raises:
+        ValueError: likewise.
+    """
+    asked, unasked = _sampled(target, adapters, people, strength, steps, [True, False])
+    return asked, unasked
+
+
+def _sampled(
+    target: str,
+    adapters: Mapping[str, Path],
+    people: int | Sequence[int],
+    strength: float,
+    steps: int,
+    asked: Sequence[bool],
+) -> list[dict[str, list[Image.Image]]]:
+    """:func:`sampled_portraits` for each kind of text."""
+    given = sample_evaluation_set(load("tiny"), target, people, steps)
+    portraits = [{"base": given.base_portraits} for _ in asked]
     for name, folder in adapters.items():
         backbone = load("tiny")
         load_adapter(backbone.pipe, folder, strength)
-        portraits[name] = sample(backbone, texts, seeds=evaluation_set.seeds, steps=steps)
+        for row, complete in zip(portraits, asked, strict=True):
+            texts = given.complete_texts if complete else given.base_texts
+            row[name] = sample(backbone, texts, seeds=given.seeds, steps=steps)
     return portraits
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from spf_lite.evaluation.attributes import unrelated_attributes
 from spf_lite.evaluation.benchmark import train_row
 from spf_lite.evaluation.judge import Judge, JudgeNet
-from spf_lite.evaluation.portraits import sampled_portraits, unrelated_changes
+from spf_lite.evaluation.portraits import sampled_for_both_texts, sampled_portraits, unrelated_changes
 from spf_lite.models.backbone import Backbone
 
 TARGET = "sunglasses"
@@ -46,7 +46,12 @@ def test_the_same_people_are_sampled_by_the_base_model_and_with_every_adapter(
     portraits = sampled_portraits(TARGET, {name: path / "adapter" for name, path in runs.items()}, people=2)
     assert list(portraits) == ["base", "one", "two"] and {len(row) for row in portraits.values()} == {2}
     assert len({row[0].tobytes() for row in portraits.values()}) == 3
-    alone = sampled_portraits(TARGET, {"one": runs["one"] / "adapter"}, people=[1])
+    one = {"one": runs["one"] / "adapter"}
+    asked, unasked = sampled_for_both_texts(TARGET, one, people=2)
+    assert asked == {name: portraits[name] for name in ("base", "one")}
+    assert unasked == sampled_portraits(TARGET, one, people=2, asked=False) != asked
+    assert sampled_for_both_texts(TARGET, one, people=2, strength=0.0)[1]["one"] == asked["base"]
+    alone = sampled_portraits(TARGET, one, people=[1])
     for name in ("base", "one"):  # other batches round otherwise
         (here,), there = alone[name], portraits[name][1]
         assert np.abs(np.asarray(here, dtype=float) - np.asarray(there, dtype=float)).max() <= 1, name

@@ -19,6 +19,7 @@ def before_after_items(
     target: str,
     judge: Judge,
     at_base: Mapping[str, Sequence[Image.Image]] | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """One item for each person, with the unrelated changes and whether the target is there.
 
@@ -27,19 +28,25 @@ def before_after_items(
             them.
         target: what the models were taught.
         judge: reads the attributes.
-        at_base: the same for the base texts (``asked=False``): the reader can switch the text.
+        at_base: the same for the base texts (:func:`~spf_lite.evaluation.portraits.sampled_for_both_texts`): the reader
+            can switch the text.
+        numbers: of the N people, if these are not the first ones.
 
     Raises:
-        ValueError: for an unknown target.
+        ValueError: for an unknown target, or not as many numbers as people.
     """
-    people, leave_out = evaluation_portraits(target, len(portraits["base"])), unnamed_attributes(target, FORMS["full"])
+    numbers = range(len(portraits["base"])) if numbers is None else numbers
+    if len(numbers) != len(portraits["base"]):
+        raise ValueError(f"{len(numbers)} numbers for {len(portraits['base'])} people")
+    everybody, leave_out = evaluation_portraits(target, max(numbers) + 1), unnamed_attributes(target, FORMS["full"])
+    people = [everybody[number] for number in numbers]
     asked = _views(portraits, target, judge, [complete(person.with_targets(target), leave_out) for person in people])
     plain = [describe(person, leave_out) for person in people]
     unasked = None if at_base is None else _views(at_base, target, judge, plain)
     return [
         {
             "target": get_target(target).text,
-            "seed": FIRST_SEED + i,
+            "seed": FIRST_SEED + numbers[i],
             **view,
             **({} if unasked is None else {"base_text": unasked[i]}),
         }

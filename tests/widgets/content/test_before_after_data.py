@@ -1,5 +1,6 @@
 """Portraits of several models as items of the widget: what stands in the caption is what the judge reads."""
 
+import pytest
 import torch
 from PIL import Image
 
@@ -40,6 +41,12 @@ def test_an_item_has_what_the_judge_reads_and_what_the_model_was_given(toy: Back
         assert item["shows"] == {name: judge(portraits[name]).shows("beard")[i] for name in ("naive", "other")}
         assert "base_text" not in item
     assert BeforeAfter(items).target == "a beard"
+
+    last = {name: row[1:] for name, row in portraits.items()}
+    (alone,) = before_after_items(last, "beard", judge, numbers=[1])
+    assert alone == items[1], "a person keeps text and seed"
+    with pytest.raises(ValueError, match="1 numbers for 2 people"):
+        before_after_items(portraits, "beard", judge, numbers=[1])
 
     unasked = {"base": portraits["base"], "naive": portraits["other"], "other": portraits["naive"]}
     both = before_after_items(portraits, "beard", judge, unasked)
