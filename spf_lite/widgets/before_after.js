@@ -109,12 +109,15 @@ function render({ model, el }) {
     before.src = item.images.base;
     after.src = item.images[method];
     before.alt = `Portrait by the ${labels().base}, seed ${item.seed}`;
-    after.alt = `Portrait after ${labels()[method]}, seed ${item.seed}: ${item.prompt}`;
     beforeTag.textContent = labels().base;
     afterTag.textContent = labels()[method];
-    prompt.textContent = `“${item.prompt}”`;
     const found = item.changes[method];
     const shown = item.shows[method];
+    // Where the target is looked for, the left portrait is one for the base text, whatever the text of the right one.
+    prompt.textContent = item.unasked ? `Left and right: “${item.prompt}”`
+      : shown === undefined ? `“${item.prompt}”` : `Right: “${item.prompt}”. Left: the base text.`;
+    const seen = shown === undefined ? "" : shown ? `; shows ${item.target}` : `; does not show ${item.target}`;
+    after.alt = `Portrait by ${labels()[method]} for “${item.prompt}”, seed ${item.seed}${seen}`;
     changes.hidden = found === undefined && shown === undefined;
     const asked = item.unasked ? ", without being asked for it" : "";
     const presence = shown === undefined ? ""
