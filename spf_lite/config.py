@@ -73,6 +73,8 @@ class TrainConfig:
         earlier_share: share of the reference texts that also ask for targets of earlier adapters (ours), in [0, 1]:
             what was learned before is protected where it is asked for (:mod:`spf_lite.data.earlier`). Only in runs on
             top of such adapters.
+        earlier_weight: weight of the places where these targets act, in output alignment and reconstruction (ours); 1:
+            like all others (:mod:`spf_lite.pure_pairs.acting`).
         original_reference: whether the reference of texts that ask for no earlier target is the model without any
             adapter (ours), so that the errors of several runs do not add up. Only with ``earlier_share``.
         anchor_share: share of each batch, in both stages, that are anchors (ours), in [0, 1]: both paths are fed one
@@ -147,6 +149,7 @@ class TrainConfig:
     reference_share: float = 0.5
     reconstruction_share: float = 0.33
     earlier_share: float = 0.5
+    earlier_weight: float = 1.0
     original_reference: bool = True
     anchor_share: float = 0.0
     anchor_empty: float = 0.5
@@ -175,7 +178,12 @@ class TrainConfig:
             raise ValueError(f"{self.stage1_steps} + {self.stage2_steps} steps: at least one is needed, none negative")
         check_numbers(self, COUNTS, lambda value: value >= 1, "1 or more")
         check_numbers(self, (*AMOUNTS, *WEIGHTS.values()), lambda value: value >= 0, "0 or more")
-        check_numbers(self, ("learning_rate", "max_grad_norm", "enclosed"), lambda value: value > 0, "more than 0")
+        check_numbers(
+            self,
+            ("learning_rate", "max_grad_norm", "enclosed", "earlier_weight"),
+            lambda value: value > 0,
+            "more than 0",
+        )
         check_numbers(self, SHARES, lambda value: 0 <= value <= 1, "0 to 1")
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:

@@ -72,7 +72,7 @@ def train(options: Namespace) -> int:
 
     if options.resume or options.extend:
         check_holds_run(options.output)
-    config = recipe(options.method, seed=options.seed).changed(options.changes)
+    config = recipe(options.method, options.seed, after=bool(options.after)).changed(options.changes)
     trainer = DualPathTrainer(
         load_model(options, dtype=getattr(torch, options.dtype), device="cpu" if options.shard else None),
         CustomSet.load(

@@ -33,6 +33,8 @@ class Item:
         is_reference: sampled by the reference model, without the target.
         is_shortened: its base text names only some of the phrases that another item of the same portrait names.
         is_plain: its base text asks for none of the targets that were learned before.
+        acting: where targets that were learned before, and that its base text asks for, act in the portrait, (1, h, w)
+            of zeros and ones; None: nowhere.
     """
 
     latents: Tensor
@@ -46,6 +48,7 @@ class Item:
     is_reference: bool = False
     is_shortened: bool = False
     is_plain: bool = False
+    acting: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Batch:
         portrait_features: CLIP embeddings of the custom portraits, (B, width); only for the enhancement loss.
         target_features: CLIP embedding of the target text, (B, width).
         region: where the target may act, (B, 1, h, w); 1 everywhere in items where it is not known.
+        acting: where earlier targets act, (B, 1, h, w); 0 everywhere in items where none does.
     """
 
     latents: Tensor
@@ -85,6 +89,7 @@ class Batch:
     portrait_features: Tensor
     target_features: Tensor
     region: Tensor
+    acting: Tensor
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -173,4 +178,5 @@ def collate(items: Sequence[Item], reconstruction: Sequence[bool]) -> Batch:
         portrait_features=torch.stack([item.portrait_features for item in items]),
         target_features=torch.stack([item.target_features for item in items]),
         region=torch.stack([everywhere if item.region is None else item.region for item in items]),
+        acting=torch.stack([0 * everywhere if item.acting is None else item.acting for item in items]),
     )

@@ -82,10 +82,12 @@ def run_chain(
             prompts.
     """
     check_order(targets)
-    config = recipe(method, seed=seed)
+    first, later = recipe(method, seed), recipe(method, seed, after=not separately)
     path = chain_folder(folder, method, targets, seed, separately)
-    what = {"config": json.loads(config.to_json()), "targets": list(targets), "sets": set_name(seed)}
+    what = {"config": json.loads(first.to_json()), "targets": list(targets), "sets": set_name(seed)}
     what["prompts"] = len(evaluation_sets[targets[0]].seeds)
+    if later != first:
+        what["later"] = json.loads(later.to_json())
     if (path / RUN_FILE).exists() and _run_of((path / RUN_FILE).read_text(encoding="utf-8")) != what:
         raise ValueError(f"{path} holds a chain of another recipe or with other prompts: choose another folder")
     path.mkdir(parents=True, exist_ok=True)
@@ -96,6 +98,7 @@ def run_chain(
         run = path / f"{number}-{target}"
         if not (run / "adapter" / ADAPTER_FILE).exists():
             custom = CustomSet.load(set_folder(target, folder, seed), "silent", excludes=excluded_phrases(target))
+            config = later if number else first
             trainer = DualPathTrainer(load("tiny"), custom, config, run, after=() if separately else adapters)
             trainer.fit(resume=True)
             trainer.export(run / "adapter")
@@ -169,8 +172,8 @@ def bench_incremental(
 def _run_of(text: str) -> dict[str, Any]:
     """What the file of a chain says; options that its version did not have get their defaults."""
     what: dict[str, Any] = json.loads(text)
-    config = TrainConfig.from_json(json.dumps(what["config"]))
-    return {**what, "config": json.loads(config.to_json())}
+    configs = {name: TrainConfig.from_json(json.dumps(what[name])) for name in ("config", "later") if name in what}
+    return {**what, **{name: json.loads(config.to_json()) for name, config in configs.items()}}
 
 
 def _cells(stage: Stage) -> str:

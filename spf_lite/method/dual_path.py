@@ -190,7 +190,8 @@ def dual_path_step(
             allowed = allowed_region(config.map_source, control, response.layers, batch)
             if reference is not None:
                 values |= _layer_terms(response.layers, reference.layers, batch, allowed, config)
-                output = losses.output_alignment(predicted, reference.prediction, allowed, config.enclosed)
+                weighed = config.enclosed, batch.acting, config.earlier_weight
+                output = losses.output_alignment(predicted, reference.prediction, allowed, *weighed)
                 values |= {"output": output, "reconstruction": output}  # M = 0 for reconstruction items
             values["denoise"] = losses.denoising(predicted, target, allowed, config.denoise_outside)
             values["prior"] = losses.denoising(predicted, target)

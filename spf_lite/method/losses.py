@@ -168,7 +168,14 @@ def enclosed_places(control: Tensor) -> Tensor:
     return (closed - control).clamp(min=0)
 
 
-def output_alignment(response: Tensor, reference: Tensor, control: Tensor, enclosed: float = 1.0) -> Tensor:
+def output_alignment(
+    response: Tensor,
+    reference: Tensor,
+    control: Tensor,
+    enclosed: float = 1.0,
+    acting: Tensor | None = None,
+    earlier: float = 1.0,
+) -> Tensor:
     r"""The predictions must agree outside the control map, (B,). Ours, not the paper's.
 
     .. math::
@@ -178,15 +185,20 @@ def output_alignment(response: Tensor, reference: Tensor, control: Tensor, enclo
     the base text on both paths this is the reconstruction term.
 
     W is 1, and may be larger at places that the map encloses (:func:`enclosed_places`). A mouth within a beard is four
-    places of 256: it would drown in a mean over all, though the target presses on it from every side.
+    places of 256: it would drown in a mean over all, though the target presses on it from every side. Where targets of
+    earlier adapters act, W may be larger, too: both factors are multiplied.
 
     Args:
         response: prediction of the response path, (B, C, h, w).
         reference: prediction of the reference path, (B, C, h, w); no gradient.
         control: M, (B, 1, h, w).
         enclosed: W at places that the map encloses; 1: like all others.
+        acting: where targets of earlier adapters act, (B, 1, h, w) of zeros and ones; None: nowhere.
+        earlier: W at these places; 1: like all others.
     """
     apart = ((1 - control) * (response - reference.detach())) ** 2
     if enclosed != 1:
         apart = apart * (1 + (enclosed - 1) * enclosed_places(control))
+    if acting is not None and earlier != 1:
+        apart = apart * (1 + (earlier - 1) * acting)
     return apart.flatten(1).mean(dim=1)

@@ -131,4 +131,5 @@ def random_batch(
         portrait_features=normal(size, features),
         target_features=normal(size, features),
         region=torch.ones(size, 1, side, side),
+        acting=torch.zeros(size, 1, side, side),
     ).to(backbone.device)

@@ -159,7 +159,7 @@ def with_pure_pairs(
         style = False
         if config.map_source == "surprise":
             measured = surprise(backbone, part, found, vocabulary, generator, earlier if config.pure_pairs else None)
-            acting = earlier_places(measured, config.reach_limit)
+            acting = earlier_places(measured)
             style = _is_style(backbone, measured, references, vocabulary, config)
             regions, reach = surprise_map(measured, config.reach_limit), measured.reach
             learned = surprise_map(measured, min(config.reach_limit, config.learning_limit))

@@ -94,7 +94,7 @@ def surprise(
     for share in TIMES:
         noise = torch.randn(latents.shape, generator=generator)
         times = torch.full((len(latents),), int(share * steps))
-        clean = _predicted(backbone, latents, noise, times, described)
+        clean = predicted(backbone, latents, noise, times, described)
         difference += (clean - latents).abs().mean(dim=1, keepdim=True) / len(TIMES)
         for place, phrase in found.items():
             others: list[str | None] = [other for other in vocabulary.phrases[place] if other != phrase]
@@ -103,15 +103,15 @@ def surprise(
             swapped = [
                 vocabulary.insert(text, {**found, place: others[pick]}) for text, pick in zip(base, picks, strict=True)
             ]
-            moved = _predicted(backbone, latents, noise, times, swapped)
+            moved = predicted(backbone, latents, noise, times, swapped)
             reach[place] += (moved - clean).abs().mean(dim=1, keepdim=True) / len(TIMES)
         for target, texts in asking.items():
-            moved = _predicted(backbone, latents, noise, times, texts)
+            moved = predicted(backbone, latents, noise, times, texts)
             further[target] += (moved - clean).abs().mean(dim=1, keepdim=True) / len(TIMES)
     return Surprise(difference, reach, further)
 
 
-def _predicted(backbone: Backbone, latents: Tensor, noise: Tensor, times: Tensor, texts: Sequence[str]) -> Tensor:
+def predicted(backbone: Backbone, latents: Tensor, noise: Tensor, times: Tensor, texts: Sequence[str]) -> Tensor:
     """One-step predictions of the reference model for noised portraits, (N, C, h, w)."""
     scheduler = backbone.pipe.scheduler
     noisy = add_noise(scheduler, latents, noise, times)
@@ -138,21 +138,21 @@ def surprise_map(measured: Surprise, reach_limit: float, smoothing: int = 3) -> 
     return free.to(measured.difference.dtype)
 
 
-def earlier_places(measured: Surprise, reach_limit: float) -> dict[LearnedTarget, Tensor]:
+def earlier_places(measured: Surprise) -> dict[LearnedTarget, Tensor]:
     """Where targets of earlier adapters act: target to (N, 1, h, w) of zeros and ones.
 
-    The prediction moves more there than Otsu's threshold of the portrait, and by more than c times the surprise, as
-    for phrases. Either alone takes too much: where nothing is surprising, every phrase reaches; where two targets lie
-    close together, the new one's place is moved as well.
+    The prediction moves more there than Otsu's threshold of the portrait, and by more than the surprise. Either alone
+    takes too much: where nothing is surprising, every phrase reaches; where two targets lie close together, the new
+    one's place is moved as well. For phrases :func:`surprise_map` asks for less than the surprise. That much here takes
+    a part of the new target away: sunglasses take the upper half of a moustache.
 
     Args:
         measured: of N portraits.
-        reach_limit: c of :func:`surprise_map`.
     """
     places = {}
     for target, reach in measured.earlier.items():
-        high = _above_otsu(_steadied(reach))
-        places[target] = (high & _reaches(reach, measured.difference, reach_limit)).to(reach.dtype)
+        high = above_otsu(steadied(reach))
+        places[target] = (high & _reaches(reach, measured.difference, 1.0)).to(reach.dtype)
     return places
 
 
@@ -191,18 +191,20 @@ def phrase_places(measured: Surprise, rewrite_limit: float, smoothing: int = 3) 
 
 
 def _surprising(difference: Tensor, smoothing: int) -> Tensor:
-    return _above_otsu(smoothed(difference, smoothing))
+    return above_otsu(smoothed(difference, smoothing))
 
 
-def _above_otsu(maps: Tensor) -> Tensor:
+def above_otsu(maps: Tensor) -> Tensor:
+    """Where each map, (N, 1, h, w), is above its own threshold (:func:`otsu`)."""
     return maps > torch.stack([otsu(one) for one in maps])[:, None, None, None]
 
 
 def _reaches(reach: Tensor, difference: Tensor, limit: float) -> Tensor:
-    return _steadied(reach) > limit * _steadied(difference).clamp(min=1e-6)
+    return steadied(reach) > limit * steadied(difference).clamp(min=1e-6)
 
 
-def _steadied(maps: Tensor) -> Tensor:
+def steadied(maps: Tensor) -> Tensor:
+    """Half of each map, (N, 1, h, w), and half of their mean: a single portrait's is grainy."""
     return (maps + maps.mean(dim=0, keepdim=True)) / 2
 
 

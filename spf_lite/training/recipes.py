@@ -154,13 +154,19 @@ RECIPES: dict[str, TrainConfig] = {
 }
 
 
-def recipe(name: str, seed: int = 0) -> TrainConfig:
+#: What a run after earlier adapters has otherwise. It learns more texts: those that ask for earlier targets, and those
+#: that have to forget them.
+AFTER: dict[str, dict[str, Any]] = {"pure-pairs": {"stage2_steps": 1600, "earlier_share": 0.75, "earlier_weight": 5.0}}
+
+
+def recipe(name: str, seed: int = 0, after: bool = False) -> TrainConfig:
     """A recipe's configuration for one seed.
 
     Args:
         name: one of :data:`RECIPES`, and after commas what to change in it, such as ``spf,weight_enhancement=3``
             (:meth:`~spf_lite.config.TrainConfig.changed`): a sweep over a weight is a list of such names.
         seed: of the run.
+        after: whether it is a run on top of earlier adapters (:data:`AFTER`).
 
     Raises:
         ValueError: for an unknown name or option; the message lists the known ones.
@@ -168,12 +174,14 @@ def recipe(name: str, seed: int = 0) -> TrainConfig:
     known, *changes = name.split(",")
     if known not in RECIPES:
         raise ValueError(f"unknown method {known!r}: expected one of {', '.join(RECIPES)}")
-    return replace(RECIPES[known], seed=seed).changed(changes)
+    return replace(RECIPES[known], seed=seed, **(AFTER.get(known, {}) if after else {})).changed(changes)
 
 
 def recipe_name(config: TrainConfig) -> str | None:
     """The name of the recipe that has this configuration, with whatever seed; None if no recipe has."""
-    return next((name for name, known in RECIPES.items() if replace(known, seed=config.seed) == config), None)
+    return next(
+        (name for name in RECIPES for after in (False, True) if recipe(name, config.seed, after) == config), None
+    )
 
 
 def slug(name: str) -> str:

@@ -26,6 +26,7 @@ from spf_lite.method.purecc import Extractor
 from spf_lite.models.adapters.base import Trainable
 from spf_lite.models.adapters.learned import targets_of
 from spf_lite.models.backbone import Backbone
+from spf_lite.pure_pairs.acting import with_acting
 from spf_lite.pure_pairs.pairs import with_pure_pairs
 from spf_lite.training.loss_meter import check_finite
 from spf_lite.training.passes import Passes
@@ -149,7 +150,14 @@ def restored(
     extractor = None
     if state["extractor"]:
         extractor = Extractor(backbone, trained, state["extractor"], like.pair.target_text)
-    return Stage2(earlier.marked(custom), earlier.marked(references), state["scales"], extractor)
+    custom, references = (_marked(passes, rows, earlier) for rows in (custom, references))
+    return Stage2(custom, references, state["scales"], extractor)
+
+
+def _marked(passes: Passes, items: list[Item], earlier: EarlierTargets) -> list[Item]:
+    """The items with what the targets of earlier adapters mean for them."""
+    items = earlier.marked(items)
+    return with_acting(passes.backbone, items, earlier) if passes.config.earlier_weight != 1 else items
 
 
 def in_text_forms(backbone: Backbone, items: list[Item], config: TrainConfig) -> list[Item]:
@@ -189,7 +197,7 @@ def prepared(
             whole = [item for item in custom if not item.is_shortened]
             custom = with_pure_pairs(backbone, whole, [text for text, _ in texts], config, references, earlier)
             custom = in_text_forms(backbone, custom, config)
-    custom, references = earlier.marked(custom), earlier.marked(references)
+    custom, references = (_marked(passes, rows, earlier) for rows in (custom, references))
     if config.contrast:
         project = partial(backbone.architecture.projected_text, backbone.network)
         rows = contrast_directions([*custom, *references], passes.empty, config.rank, project)

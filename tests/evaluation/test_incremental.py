@@ -30,7 +30,7 @@ from spf_lite.models.running.sampling import sample
 from spf_lite.paths import DATA_SAMPLES
 from spf_lite.tiny_world.custom_sets import write_custom_set
 from spf_lite.training import trainer as training
-from spf_lite.training.recipes import recipe, slug
+from spf_lite.training.recipes import RECIPES, recipe, slug
 from spf_lite.training.trainer import DualPathTrainer
 
 CONFIG = TrainConfig(stage1_steps=2, stage2_steps=0, batch_size=2, rank=2, learning_rate=0.05, checkpoint_every=1)
@@ -60,7 +60,7 @@ def quick(toy_samples: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Evalu
     monkeypatch.setenv("SPF_LITE_TINY", str(toy_samples / "tiny-portraits"))
     for module in (stages, measuring):
         monkeypatch.setattr(module, "sample", one_step)
-    monkeypatch.setattr(incremental, "recipe", lambda name, seed=0: replace(CONFIG, seed=seed))
+    monkeypatch.setattr(incremental, "recipe", lambda name, seed=0, after=False: replace(CONFIG, seed=seed))
     monkeypatch.setattr(
         benchmark,
         "write_custom_set",
@@ -130,9 +130,28 @@ def test_another_chain_is_refused(
     quick: dict[str, EvaluationSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_chain("naive", ("sunglasses",), 0, tmp_path, quick)
-    monkeypatch.setattr(incremental, "recipe", lambda name, seed=0: replace(CONFIG, seed=seed, rank=1))
+    monkeypatch.setattr(incremental, "recipe", lambda name, seed=0, after=False: replace(CONFIG, seed=seed, rank=1))
     with pytest.raises(ValueError, match="holds a chain of another recipe or with other prompts"):
         run_chain("naive", ("sunglasses",), 0, tmp_path, quick)
+
+
+def test_stages_after_the_first_have_the_recipe_of_runs_after_others(
+    quick: dict[str, EvaluationSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = lambda name, seed=0, after=False: replace(CONFIG, seed=seed, stage1_steps=3 if after else 2)  # noqa: E731
+    monkeypatch.setattr(incremental, "recipe", longer)
+    order = ("sunglasses", "blazer")
+    for separately, steps in ((False, [2, 3]), (True, [2, 2])):
+        run_chain("naive", order, 0, tmp_path, quick, separately)
+        path = chain_folder(tmp_path, "naive", order, 0, separately)
+        logs = [path / f"{number}-{target}" / "log.jsonl" for number, target in enumerate(order)]
+        assert [len(log.read_text().splitlines()) for log in logs] == steps
+        said = json.loads((path / RUN_FILE).read_text())
+        assert said["config"]["stage1_steps"] == 2
+        assert [said["later"]["stage1_steps"]] == steps[1:] if not separately else "later" not in said
+    monkeypatch.setattr(incremental, "recipe", lambda name, seed=0, after=False: longer(name, seed))
+    with pytest.raises(ValueError, match="holds a chain of another recipe"):
+        run_chain("naive", order, 0, tmp_path, quick)
 
 
 def test_a_chain_of_a_version_with_fewer_options_goes_on(quick: dict[str, EvaluationSet], tmp_path: Path) -> None:
@@ -171,6 +190,9 @@ def test_a_shipped_chain_holds_its_stages_and_its_adapter_the_parts(path: Path) 
     seed = what["config"]["seed"]
     assert path == chain_folder(DATA_SAMPLES / "results" / "incremental", method, targets, seed, separately)
     assert TrainConfig.from_json(json.dumps(what["config"])) == recipe(method, seed=seed)
+    if method in RECIPES and not separately:
+        later = TrainConfig.from_json(json.dumps(what.get("later", what["config"])))
+        assert later == recipe(method, seed=seed, after=True)
     for number, stage in enumerate(read_chain(path, targets), start=1):
         assert list(stage.learned) == targets[:number] == list(stage.found)
         assert all(set(values) <= {0.0, 1.0} for values in [*stage.found.values(), *stage.pure.values()])

@@ -99,6 +99,17 @@ def test_places_that_the_map_encloses_can_weigh_more() -> None:
         assert plain == pytest.approx(min(weight, 1) * 9 / whole)
 
 
+def test_places_where_earlier_targets_act_can_weigh_more() -> None:
+    control, acting = torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
+    control[..., 0] = 1
+    acting[0, :, :2] = 1
+    response, reference = torch.ones(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
+    plain = losses.output_alignment(response, reference, control, acting=acting)
+    assert plain.tolist() == [0.75, 0.75]
+    weighed = losses.output_alignment(response, reference, control, acting=acting, earlier=5.0)
+    assert weighed.tolist() == [0.75 + 4 * 6 / 16, 0.75], "inside the map nothing counts"
+
+
 def test_the_map_is_resized_to_the_layer_by_averaging() -> None:
     control = torch.zeros(1, 1, 8, 8)
     control[..., ::2] = 1

@@ -58,10 +58,10 @@ def test_an_earlier_target_acts_where_it_moves_the_prediction_most() -> None:
     dark, reach = LearnedTarget("sunglasses"), torch.stack([spot(2, 3, 1.0)] * 2)
     reach[:, :, 10] = 0.3  # little, but the surprise is less
     difference = torch.full_like(reach, 0.1)
-    difference[:, :, 2:4] = 2.0  # what is new lies close by
+    difference[:, :, 2:4] = 1.2  # what is new lies close by
     expected = torch.zeros_like(reach)
     expected[:, :, 4:6, 3:7] = 1
-    found = earlier_places(Surprise(difference, {}, {dark: reach}), 0.7)
+    found = earlier_places(Surprise(difference, {}, {dark: reach}))
     assert list(found) == [dark] and torch.equal(found[dark], expected)
 
 

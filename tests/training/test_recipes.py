@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -15,7 +16,7 @@ from spf_lite.data.sets.custom_set import CustomSet, CustomSetError
 from spf_lite.models.running.sampling import sample
 from spf_lite.pure_pairs import reading, repaint, rewrite
 from spf_lite.training import stage2
-from spf_lite.training.recipes import PAIR_STEPS, RECIPES, STEPS, recipe
+from spf_lite.training.recipes import AFTER, PAIR_STEPS, RECIPES, STEPS, recipe, recipe_name
 from spf_lite.training.trainer import DualPathTrainer
 
 from ..conftest import load_toy
@@ -32,6 +33,14 @@ def test_a_name_can_change_its_recipe() -> None:
     assert changed.changed(["weight_enhancement=1", "control.threshold=0.2"]) == recipe("spf", seed=2)
     with pytest.raises(ValueError, match="cannot set 'weight_magic=3'"):
         recipe("spf,weight_magic=3")
+
+
+def test_a_run_after_others_takes_more_steps_unless_told_otherwise() -> None:
+    alone, after = recipe("pure-pairs", seed=4), recipe("pure-pairs", seed=4, after=True)
+    assert after == replace(alone, **AFTER["pure-pairs"]) and after.stage2_steps > alone.stage2_steps
+    assert recipe_name(after) == recipe_name(alone) == "pure-pairs"
+    assert recipe("pure-pairs,stage2_steps=7", after=True).stage2_steps == 7
+    assert recipe("naive", after=True) == recipe("naive")
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -126,6 +126,32 @@ def test_plain_texts_are_held_to_the_model_without_any_adapter(
     assert [one.is_plain for one in again.stage2.references] == plain
 
 
+def test_places_where_earlier_targets_act_weigh_more(
+    toy_folders: dict[str, Path], custom_set: CustomSet, earlier: list[Path], tmp_path: Path
+) -> None:
+    beard = replace(custom_set, examples=tuple(replace(one, target_text="a beard") for one in custom_set))
+    config = replace(CONFIG, reference_portraits=8, reference_share=0.5, reconstruction_share=1.0, earlier_share=1.0)
+    config = replace(config, batch_size=4, weight_output=0.0, weight_reconstruction=1.0, original_reference=False)
+
+    def trainer(weight: float, folder: Path | None = None, steps: int = 2) -> DualPathTrainer:
+        backbone = load_toy(toy_folders["v_prediction"])
+        changed = replace(config, earlier_weight=weight, stage2_steps=steps, learning_rate=0.1)
+        return DualPathTrainer(backbone, beard, changed, folder, after=earlier)
+
+    plain, weighed = trainer(1.0), trainer(5.0, tmp_path)
+    losses = [[line["reconstruction"] for line in run.fit(progress=False).history] for run in (plain, weighed)]
+    second = CONFIG.stage1_steps + 1  # in the first step of stage 2 nothing weighs yet
+    assert losses[1][second] > 1.2 * losses[0][second] > 0
+    assert all(one.acting is None for one in plain.stage2.references)
+    places = [one.acting for one in weighed.stage2.references]
+    assert all(place is not None and 0 < float(place.mean()) < 1 for place in places)
+    assert [one.acting for one in weighed.stage2.custom] == [None] * len(beard), "a set's own texts do not ask"
+    again = trainer(5.0, tmp_path, steps=3)
+    again.fit(resume=True, extend=True, progress=False)
+    for one, place in zip(again.stage2.references, places, strict=True):
+        assert one.acting is not None and place is not None and torch.equal(one.acting, place)
+
+
 def test_one_adapter_continued_holds_everything(
     toy: Backbone, toy_folders: dict[str, Path], custom_set: CustomSet, earlier: list[Path], tmp_path: Path
 ) -> None:
