@@ -45,7 +45,7 @@ SHORT = TrainConfig(stage1_steps=2, stage2_steps=1, batch_size=2, rank=2, learni
 def short_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     known = recipes.recipe
 
-    def short(name: str, seed: int = 0) -> TrainConfig:
+    def short(name: str, seed: int = 0, after: bool = False) -> TrainConfig:
         return replace(SHORT, seed=known(name, seed).seed, checkpoint_every=1)
 
     monkeypatch.setattr(recipes, "recipe", short)
