@@ -20,7 +20,7 @@ from spf_lite.evaluation.report import SHORT, PollutionReport, joined
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import to_tensor
 from spf_lite.models.running.sampling import sample
-from spf_lite.tiny_world.custom_sets import evaluation_portraits, spurious_attributes, unnamed_attributes
+from spf_lite.tiny_world.custom_sets import chosen_portraits, spurious_attributes, unnamed_attributes
 from spf_lite.tiny_world.portraits import Portrait, complete, describe, get_target
 from spf_lite.tiny_world.rendering import PARTS, counterfactual, true_region
 
@@ -89,8 +89,7 @@ def sample_evaluation_set(
         raise ValueError(f"prompts={prompts}: at least one is needed")
     if min(numbers) < 0:
         raise ValueError(f"prompts={prompts}: people are numbered from 0")
-    everybody = evaluation_portraits(target, max(numbers) + 1)
-    people = [everybody[number] for number in numbers]
+    people = chosen_portraits(target, numbers)
     leave_out = unnamed_attributes(target, FORMS[form])
     base_texts = [describe(person, leave_out) for person in people]
     complete_texts = [complete(person.with_targets(target), leave_out) for person in people]

@@ -12,6 +12,7 @@ In the book: :doc:`/01-semantic-pollution`.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -224,3 +225,9 @@ def evaluation_portraits(target: str, count: int, seed: int = 0) -> list[Portrai
     """Random portraits without the target; a tuned model is measured on their base and complete texts."""
     rng = Random(f"evaluation of {get_target(target).name}, {seed}")
     return [random_portrait(rng, **excluded_by(target)) for _ in range(count)]
+
+
+def chosen_portraits(target: str, numbers: Sequence[int]) -> list[Portrait]:
+    """Those of :func:`evaluation_portraits` that have these numbers, from 0; at least one."""
+    everybody = evaluation_portraits(target, max(numbers) + 1)
+    return [everybody[number] for number in numbers]

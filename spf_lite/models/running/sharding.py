@@ -21,6 +21,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from spf_lite.models.backbone import Backbone
+from spf_lite.models.running.resting import unneeded
 
 
 def shard_frozen(backbone: Backbone, device: torch.device) -> None:
@@ -49,7 +50,7 @@ def shard_frozen(backbone: Backbone, device: torch.device) -> None:
     fully_shard(network, mesh=mesh, ignored_params=trained)
     for weight in trained:
         weight.data = weight.data.to(device)
-    for part in _others(backbone):
+    for part in unneeded(backbone, enhance=False).values():  # all but the network
         nn.Module.to(part, device)
 
 
@@ -73,12 +74,3 @@ def _blocks(network: ModelMixin) -> list[nn.Module]:
             found.append(module)
             inside.update(module.modules())
     return found
-
-
-def _others(backbone: Backbone) -> list[nn.Module]:
-    """The model's other parts, and what it has loaded to measure with."""
-    parts = backbone.architecture.modules(backbone.pipe)
-    del parts[backbone.architecture.part]
-    loaded = vars(backbone)  # cached properties
-    more = [loaded["clip"].model] if "clip" in loaded else []
-    return [*parts.values(), *more, *([loaded["preview"]] if loaded.get("preview") is not None else [])]

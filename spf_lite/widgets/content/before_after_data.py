@@ -10,7 +10,7 @@ from PIL import Image
 from spf_lite.evaluation.judge import Judge
 from spf_lite.evaluation.measuring import FIRST_SEED, FORMS
 from spf_lite.evaluation.portraits import in_words, unrelated_changes
-from spf_lite.tiny_world.custom_sets import evaluation_portraits, unnamed_attributes
+from spf_lite.tiny_world.custom_sets import chosen_portraits, unnamed_attributes
 from spf_lite.tiny_world.portraits import complete, describe, get_target
 
 
@@ -38,8 +38,7 @@ def before_after_items(
     numbers = range(len(portraits["base"])) if numbers is None else numbers
     if len(numbers) != len(portraits["base"]):
         raise ValueError(f"{len(numbers)} numbers for {len(portraits['base'])} people")
-    everybody, leave_out = evaluation_portraits(target, max(numbers) + 1), unnamed_attributes(target, FORMS["full"])
-    people = [everybody[number] for number in numbers]
+    people, leave_out = chosen_portraits(target, numbers), unnamed_attributes(target, FORMS["full"])
     asked = _views(portraits, target, judge, [complete(person.with_targets(target), leave_out) for person in people])
     plain = [describe(person, leave_out) for person in people]
     unasked = None if at_base is None else _views(at_base, target, judge, plain)
