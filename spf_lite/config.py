@@ -10,19 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from spf_lite.choices import CHOICES, WEIGHTS
-from spf_lite.options import ControlMapOptions, check_numbers, check_types, read_option
-
-#: Options that are 1 or more, 0 or more, and in [0, 1].
-COUNTS = ("batch_size", "rank", "checkpoint_every", "gradient_accumulation", "map_draws")
-AMOUNTS = (
-    *("warmup_steps", "reference_portraits", "pure_pairs", "contrast"),
-    *("reach_limit", "learning_limit", "rewrite_limit", "style_limit"),
-)
-SHARES = (
-    *("reference_share", "reconstruction_share", "earlier_share", "anchor_share", "anchor_empty", "anchor_own"),
-    *("trusted", "map_timesteps", "denoise_outside"),
-)
+from spf_lite.choices import WEIGHTS
+from spf_lite.consistency import check_config
+from spf_lite.options import ControlMapOptions, read_option
 
 
 @dataclass(frozen=True)
@@ -173,58 +163,7 @@ class TrainConfig:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        check_types(self)
-        if self.stage1_steps < 0 or self.stage2_steps < 0 or self.steps == 0:
-            raise ValueError(f"{self.stage1_steps} + {self.stage2_steps} steps: at least one is needed, none negative")
-        check_numbers(self, COUNTS, lambda value: value >= 1, "1 or more")
-        check_numbers(self, (*AMOUNTS, *WEIGHTS.values()), lambda value: value >= 0, "0 or more")
-        check_numbers(
-            self,
-            ("learning_rate", "max_grad_norm", "enclosed", "earlier_weight"),
-            lambda value: value > 0,
-            "more than 0",
-        )
-        check_numbers(self, SHARES, lambda value: 0 <= value <= 1, "0 to 1")
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(known)}")
-        for name in ("weight_reconstruction", "weight_prior"):
-            if getattr(self, name) and not (self.reference_portraits or self.anchor_share):
-                raise ValueError(
-                    f"{name} needs reference_portraits or anchor_share: there is nothing it could apply to"
-                )
-        if self.anchor_share and not self.weight_reconstruction:
-            raise ValueError("anchor_share needs weight_reconstruction: anchors without a weight would be wasted items")
-        if self.layers != "cross-attention" and self.trainable != "lora":
-            raise ValueError(
-                f"layers={self.layers} needs trainable=lora: {self.trainable} is for cross-attention alone"
-            )
-        if self.contrast and (self.trainable != "lora" or self.stage1_steps):
-            raise ValueError(
-                "contrast is where the factors of a LoRA start in stage 2: set trainable=lora, stage1_steps=0"
-            )
-        if self.pure_pairs and self.map_source not in ("surprise", "averaged", "given"):
-            raise ValueError("pure_pairs needs a map that is made before stage 2: surprise, averaged or given")
-        if self.rewrite_limit and not (self.pure_pairs and self.map_source == "surprise"):
-            raise ValueError("rewrite_limit needs pure_pairs and map_source=surprise, which measures where phrases act")
-        if self.stage1_steps and self.anchor_share == 1:
-            raise ValueError("anchor_share=1 leaves stage 1 nothing to learn from")
-        if self.stage2_steps and not any(self.weight(term) * share for term, share in self._shares().items()):
-            raise ValueError(
-                f"stage2_steps={self.stage2_steps}, but no loss term with a weight applies to any item: give one of "
-                f"{', '.join(WEIGHTS.values())} a weight, or set stage2_steps=0"
-            )
-
-    def _shares(self) -> dict[str, float]:
-        """Share of the items of stage 2 that each term applies to, on average."""
-        anchors = self.anchor_share
-        reference = (1 - anchors) * self.reference_share if self.reference_portraits else 0.0
-        repeats = bool(self.weight_reconstruction or self.weight_prior)
-        reconstruction = anchors + (reference * self.reconstruction_share if repeats else 0.0)
-        custom = 1 - anchors - reference
-        shares = dict.fromkeys(WEIGHTS, 1 - reconstruction)
-        shares |= {"denoise": custom, "enhancement": custom * self.trusted}
-        return shares | {"reconstruction": reconstruction, "prior": reconstruction}
+        check_config(self)
 
     def of_stage1(self) -> TrainConfig:
         """The same run with the terms of stage 1 alone: denoising, and the reconstruction of anchors if it has any."""

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spf_lite.audit.cases import Case, cases_of
-from spf_lite.audit.comparisons import Comparison
-from spf_lite.audit.measures import pixel_change
+from spf_lite.audit.measures.comparisons import Comparison
+from spf_lite.audit.measures.pictures import pixel_change
+from spf_lite.audit.measures.regions import adapter_regions, mask_regions
 from spf_lite.audit.measuring import measured
 from spf_lite.audit.prompts import Prompt, check_texts, completed
-from spf_lite.audit.regions import adapter_regions, mask_regions
 from spf_lite.audit.report import AuditReport, SweepPoint, Values
 from spf_lite.audit.sampling import Sampler
 from spf_lite.audit.settings import settings_of
+from spf_lite.evaluation.measures.pictures import Floats, to_array
 from spf_lite.evaluation.measuring import FIRST_SEED
-from spf_lite.evaluation.pictures import Floats, to_array
 from spf_lite.models.adapters.lora import load_adapter
 from spf_lite.models.backbone import Backbone
 
@@ -71,7 +71,7 @@ def audit(
         steps: denoising steps of each portrait.
         guidance_scale: of classifier-free guidance; None: the model's own.
         masks: where the target may act, N, mode L; None: the adapter's own control map says.
-        comparisons: further measures (:mod:`spf_lite.audit.comparisons`).
+        comparisons: further measures (:mod:`spf_lite.audit.measures.comparisons`).
         on_progress: is called with the number of prompts that are done, and of all of them.
 
     Raises:

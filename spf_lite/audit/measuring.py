@@ -7,12 +7,12 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from spf_lite.audit.comparisons import Comparison
-from spf_lite.audit.measures import change_outside, edge_change, pixel_change
+from spf_lite.audit.measures.comparisons import Comparison
+from spf_lite.audit.measures.pictures import change_outside, edge_change, pixel_change
 from spf_lite.audit.report import AT_BASE, MEASURES
 from spf_lite.audit.sampling import Portraits
+from spf_lite.evaluation.measures.pictures import Floats, leakage, similarity, to_array
 from spf_lite.evaluation.measuring import clip_images
-from spf_lite.evaluation.pictures import Floats, leakage, similarity, to_array
 from spf_lite.models.backbone import Backbone
 
 

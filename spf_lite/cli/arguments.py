@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 #: PyTorch's generators take seeds of 64 bits.
 LARGEST_SEED = 2**63 - 1
@@ -21,6 +21,10 @@ class OneLineParser(argparse.ArgumentParser):
         """Say what is wrong and where help is, and exit."""
         sys.stderr.write(f"{self.prog}: {' '.join(message.split())} (see '{self.prog} --help')\n")
         sys.exit(2)
+
+
+#: What a command is added to.
+Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
 
 
 def at_least(least: int, most: int | None = None) -> Callable[[str], int]:

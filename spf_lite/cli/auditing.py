@@ -12,7 +12,7 @@ from spf_lite.cli.models import load_model
 from spf_lite.cli.output import save_text
 
 if TYPE_CHECKING:
-    from spf_lite.audit.comparisons import Comparison
+    from spf_lite.audit.measures.comparisons import Comparison
     from spf_lite.models.backbone import Backbone
 
 logger = logging.getLogger("spf_lite")
@@ -60,10 +60,10 @@ def audit(options: Namespace) -> int:
 
     from spf_lite.audit.auditing import audit
     from spf_lite.audit.limits import above, check_limits
+    from spf_lite.audit.measures.regions import read_masks
     from spf_lite.audit.measuring import measures_taken
     from spf_lite.audit.page.document import audit_page
     from spf_lite.audit.prompts import completed, default_prompts, read_prompts
-    from spf_lite.audit.regions import read_masks
     from spf_lite.models.adapters.lora import load_adapter
 
     limits = dict(options.fail_above)
@@ -112,8 +112,8 @@ def audit(options: Namespace) -> int:
 
 def _comparisons(options: Namespace, backbone: Backbone) -> list[Comparison]:
     """The further measures that were asked for, loaded."""
-    from spf_lite.audit.comparisons import Dino, Lpips
-    from spf_lite.audit.faces import Identity
+    from spf_lite.audit.measures.comparisons import Dino, Lpips
+    from spf_lite.audit.measures.faces import Identity
 
     device = backbone.network.device
     found: list[Comparison] = []

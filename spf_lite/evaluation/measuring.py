@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from spf_lite.evaluation import pictures
-from spf_lite.evaluation.attributes import bias_pickup, flip_rates, flips_per_attribute, pure
 from spf_lite.evaluation.judge import INPUT_SIZE, Judge, Verdict, load_judge
+from spf_lite.evaluation.measures import pictures
+from spf_lite.evaluation.measures.attributes import bias_pickup, flip_rates, flips_per_attribute, pure
 from spf_lite.evaluation.report import SHORT, PollutionReport, joined
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import to_tensor

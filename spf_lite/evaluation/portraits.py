@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from spf_lite.evaluation.attributes import flips
 from spf_lite.evaluation.judge import Judge
+from spf_lite.evaluation.measures.attributes import flips
 from spf_lite.evaluation.measuring import sample_evaluation_set
 from spf_lite.models.adapters.lora import load_adapter
 from spf_lite.models.backbone import load

@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from spf_lite.data.prompts import split_phrases
-from spf_lite.evaluation import pictures
-from spf_lite.evaluation.attributes import flip_rates, pure
 from spf_lite.evaluation.judge import Judge, head_of
+from spf_lite.evaluation.measures import pictures
+from spf_lite.evaluation.measures.attributes import flip_rates, pure
 from spf_lite.evaluation.measuring import FIRST_SEED, EvaluationSet, clip_images
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.running.sampling import sample
@@ -39,7 +39,7 @@ class Stage:
         together: target to whether it is shown when all are asked.
         flips: kind of text (:data:`PLAIN_TEXTS`) to the flip rate there.
         moved: kind of text to the reconstruction error, in [0, 1]
-            (:func:`spf_lite.evaluation.pictures.reconstruction_error`).
+            (:func:`spf_lite.evaluation.measures.pictures.reconstruction_error`).
         clip_i: kind of text to CLIP's similarity of the portraits before and after.
     """
 

@@ -37,7 +37,7 @@ const tint = (value) => [...BLUE, 255 * TINT * value];
 
 /**
  * How often a position inside has a higher value than one outside; ties count half. As
- * spf_lite.evaluation.maps.map_auc; undefined if nothing is inside or nothing is outside.
+ * spf_lite.evaluation.measures.maps.map_auc; undefined if nothing is inside or nothing is outside.
  */
 export function auc(values, inside) {
   const order = [...values.keys()].sort((a, b) => values[a] - values[b]);

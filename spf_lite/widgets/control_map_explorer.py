@@ -19,7 +19,7 @@ import traitlets
 from PIL import Image
 
 from spf_lite.config import TrainConfig
-from spf_lite.evaluation.maps import map_auc
+from spf_lite.evaluation.measures.maps import map_auc
 from spf_lite.method.control_map import combine
 from spf_lite.options import ControlMapOptions
 from spf_lite.viz.plots import tinted
@@ -113,7 +113,7 @@ class ControlMapExplorer(PicturedWidget):
         return control
 
     def auc(self) -> float | None:
-        """How well M finds the true region (:func:`spf_lite.evaluation.maps.map_auc`); None if it is not known."""
+        """How well M finds the true region (:func:`~spf_lite.evaluation.measures.maps.map_auc`); None if not known."""
         item = self.current()
         if item["region"] is None:
             return None

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spf_lite.audit.faces import Identity
+from spf_lite.audit.measures.faces import Identity
 from spf_lite.audit.measuring import measured, measures_taken
 from spf_lite.audit.report import MEASURES
 from spf_lite.audit.sampling import Portraits

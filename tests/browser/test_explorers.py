@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from spf_lite.evaluation.maps import map_auc
+from spf_lite.evaluation.measures.maps import map_auc
 from spf_lite.method.control_map import combine
 from spf_lite.options import ControlMapOptions
 from spf_lite.widgets import AttentionExplorer, ControlMapExplorer

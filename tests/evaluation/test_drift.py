@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spf_lite.evaluation.drift import FEWEST, drift_by_word, drifted_words, in_words, words_of
-from spf_lite.evaluation.pictures import reconstruction_error, to_array
+from spf_lite.evaluation.measures.pictures import reconstruction_error, to_array
 from spf_lite.evaluation.report import PollutionReport
 from spf_lite.evaluation.rows import ROW_FILE, Row
 from spf_lite.evaluation.statistics import holm

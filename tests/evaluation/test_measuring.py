@@ -14,8 +14,8 @@ import spf_lite
 from spf_lite import load
 from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.evaluation import measuring
-from spf_lite.evaluation.attributes import unrelated_attributes
 from spf_lite.evaluation.judge import Judge, JudgeNet, load_judge
+from spf_lite.evaluation.measures.attributes import unrelated_attributes
 from spf_lite.evaluation.measuring import (
     FORMS,
     EvaluationSet,

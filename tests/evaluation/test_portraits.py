@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spf_lite.evaluation.attributes import unrelated_attributes
 from spf_lite.evaluation.benchmark import train_row
 from spf_lite.evaluation.judge import Judge, JudgeNet
+from spf_lite.evaluation.measures.attributes import unrelated_attributes
 from spf_lite.evaluation.portraits import sampled_for_both_texts, sampled_portraits, unrelated_changes
 from spf_lite.models.backbone import Backbone
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spf_lite.evaluation.attributes import unrelated_attributes
+from spf_lite.evaluation.measures.attributes import unrelated_attributes
 from spf_lite.evaluation.report import MEASURES, PollutionReport
 from spf_lite.evaluation.rows import (
     ROW_FILE,

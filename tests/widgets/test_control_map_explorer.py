@@ -13,7 +13,7 @@ from PIL import Image
 from spf_lite.config import TrainConfig
 from spf_lite.data.encoding import custom_items
 from spf_lite.data.sets.custom_set import CustomSet
-from spf_lite.evaluation.maps import map_auc
+from spf_lite.evaluation.measures.maps import map_auc
 from spf_lite.method.control_map import combine
 from spf_lite.models.adapters.lora import add_lora
 from spf_lite.models.backbone import Backbone

@@ -5,7 +5,7 @@ Everything else is written once, for all classes:
 ========================================  ==========================================================
 question                                  answer
 ========================================  ==========================================================
-which models are of this class            :meth:`Architecture.claims`, :meth:`Architecture.check_source`
+which models are of this class            :class:`spf_lite.models.backbones.pipeline_class.PipelineClass`
 how a text is read and encoded            :meth:`Architecture.readers`, :meth:`Architecture.encode`
 what one forward pass is                  :meth:`Architecture.predict`
 which layers are recorded, and how        :meth:`Architecture.recorded_layers`, :meth:`Architecture.recorder`
@@ -24,19 +24,18 @@ them. So items, batches and checkpoints hold the texts of every class alike.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from diffusers import DiffusionPipeline, ModelMixin
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from spf_lite.models.backbones.pipeline_class import PipelineClass
 from spf_lite.models.backbones.recording import CrossAttentionRecorder, LayerRecord, Recorder
 from spf_lite.models.errors import BackboneError
-from spf_lite.models.source import Source
 from spf_lite.models.specification import USUAL_GUIDANCE
 from spf_lite.models.tokenizer import Reader
 
@@ -44,16 +43,10 @@ from spf_lite.models.tokenizer import Reader
 LoraFile = tuple[dict[str, Tensor], dict[str, float], dict[str, Any]]
 
 
-class Architecture(ABC):
+class Architecture(PipelineClass):
     """A class of models. It has no state; pipelines and networks are passed.
 
     Attributes:
-        title: for messages.
-        pipeline: diffusers' pipeline that loads it.
-        prefix: what the names of all its pipelines begin with, such as those for inpainting; empty: they tell nothing.
-        part: name of the network in the pipeline; also the prefix of its keys in a LoRA file.
-        network_name: of the network, for messages and tables.
-        encoders: names of the frozen parts that encode texts.
         guidance_scale: of classifier-free guidance (Ho & Salimans 2022), diffusers' default for the class.
         lora_layers: the layers of each of :data:`spf_lite.choices.LAYERS` that the class has, by the ends of their
             names.
@@ -61,88 +54,10 @@ class Architecture(ABC):
         processors: attention processors that a recorder can stand in for.
     """
 
-    title: ClassVar[str]
-    pipeline: ClassVar[type[DiffusionPipeline]]
-    prefix: ClassVar[str] = ""
-    part: ClassVar[str]
-    network_name: ClassVar[str] = "transformer"
-    encoders: ClassVar[tuple[str, ...]]
     guidance_scale: ClassVar[float] = USUAL_GUIDANCE
     lora_layers: ClassVar[Mapping[str, tuple[str, ...]]]
     text_projections: ClassVar[tuple[str, ...]]
     processors: ClassVar[tuple[type, ...]]
-
-    # -- which models --------------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def claims(self, network: nn.Module) -> bool:
-        """Whether a network is of this class."""
-
-    @abstractmethod
-    def check_source(self, source: Source, index: Mapping[str, Any]) -> None:
-        """Check a pipeline by its configuration files, before its weights are read or downloaded.
-
-        Args:
-            source: where it is stored.
-            index: its ``model_index.json``.
-
-        Raises:
-            BackboneError: if it is of an unsupported kind.
-            OSError: if a configuration file is missing.
-        """
-
-    @abstractmethod
-    def check_pipeline(self, pipe: DiffusionPipeline) -> None:
-        """Check a loaded pipeline: all that :meth:`check_source` checks, its text encoders and attention processors.
-
-        Raises:
-            BackboneError: if it is of an unsupported kind.
-        """
-
-    @abstractmethod
-    def check_network(self, network: ModelMixin) -> None:
-        """Check that a network can be tuned and recorded.
-
-        Raises:
-            BackboneError: if it is compiled, of an unsupported kind, or has foreign attention processors.
-        """
-
-    def name_faults(self, index: Mapping[str, Any]) -> list[str]:
-        """Whether a pipeline is another one of this class: for inpainting, for pictures as prompts, and so on."""
-        name, own = index.get("_class_name"), self.pipeline.__name__
-        return [] if not self.prefix or name == own else [f"the pipeline is {name}, supported is {own}"]
-
-    def check_dtype(self, pipe: DiffusionPipeline, dtype: torch.dtype) -> None:  # noqa: B027 (most have no limits)
-        """Check that the frozen weights of a model may have a type.
-
-        Raises:
-            BackboneError: if they would overflow in it.
-        """
-
-    def loading_options(self, index: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments of the loader besides the source.
-
-        Args:
-            index: the pipeline's ``model_index.json``.
-        """
-        return {}
-
-    def load(self, source: Source) -> DiffusionPipeline:
-        """The pipeline, with weights of the types that they are stored in; from a single file in 32 bits."""
-        options = {**self.loading_options(source.index()), **source.version}
-        if source.is_file:
-            return self.pipeline.from_single_file(source.location, config=source.configs, **options)
-        variant = {} if source.variant is None else {"variant": source.variant}
-        return self.pipeline.from_pretrained(source.location, **options, **variant)
-
-    def network(self, pipe: DiffusionPipeline) -> ModelMixin:
-        """The network that is trained."""
-        return getattr(pipe, self.part)
-
-    def modules(self, pipe: DiffusionPipeline) -> dict[str, nn.Module]:
-        """Every part with weights, by name: the network, the text encoders that are there, the autoencoder."""
-        names = (self.part, *self.encoders, "vae")
-        return {name: module for name in names if (module := getattr(pipe, name)) is not None}
 
     # -- sizes ---------------------------------------------------------------------------------------------------------
 

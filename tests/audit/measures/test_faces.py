@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from spf_lite.audit.faces import Identity
+from spf_lite.audit.measures.faces import Identity
 from spf_lite.tiny_world.portraits import Portrait
 from spf_lite.tiny_world.rendering import render
 
-from .conftest import flat, images
+from ..conftest import flat, images
 
 INSTALLED = bool(find_spec("dlib") and find_spec("face_recognition_models"))
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
-from spf_lite.audit.comparisons import Dino, Lpips
+from spf_lite.audit.measures.comparisons import Dino, Lpips
 
-from .conftest import flat, images
+from ..conftest import flat, images
 
 CPU = torch.device("cpu")
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spf_lite.evaluation.maps import map_auc
+from spf_lite.evaluation.measures.maps import map_auc
 
 
 def test_the_share_of_pairs_in_the_right_order() -> None:

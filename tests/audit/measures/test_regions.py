@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from spf_lite.audit import regions
-from spf_lite.audit.regions import adapter_regions, mask_regions, read_masks
+from spf_lite.audit.measures import regions
+from spf_lite.audit.measures.regions import adapter_regions, mask_regions, read_masks
 from spf_lite.audit.sampling import Sampler
 from spf_lite.models.adapters.lora import load_adapter
 from spf_lite.models.backbone import Backbone
 
-from .conftest import PROMPTS
+from ..conftest import PROMPTS
 
 
 def test_the_region_of_an_adapter_is_part_of_each_portrait(toy: Backbone, diffusers_lora: Path) -> None:

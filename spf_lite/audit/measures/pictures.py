@@ -1,9 +1,9 @@
 r"""Measures on pictures that need neither a judge nor a network, one number for each portrait, (N,).
 
 Pictures are float arrays (N, H, W, 3) in [0, 1], regions boolean arrays (N, H, W). As in
-:mod:`spf_lite.evaluation.pictures`, whose measures serve here as well, :math:`x_i` is the portrait before and
+:mod:`spf_lite.evaluation.measures.pictures`, whose measures serve here as well, :math:`x_i` is the portrait before and
 :math:`y_i` the one after, and a change of a colour channel by no more than
-:data:`spf_lite.evaluation.pictures.JITTER` counts as none.
+:data:`spf_lite.evaluation.measures.pictures.JITTER` counts as none.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import sobel
 
-from spf_lite.evaluation.pictures import JITTER, Floats, change
+from spf_lite.evaluation.measures.pictures import JITTER, Floats, change
 
 #: Sobel magnitudes up to this count as no edge. A step by the jitter has it.
 FAINT = 4 * JITTER

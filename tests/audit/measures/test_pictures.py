@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from spf_lite.audit.measures import change_outside, edge_change, edges, pixel_change
-from spf_lite.evaluation.pictures import JITTER
+from spf_lite.audit.measures.pictures import change_outside, edge_change, edges, pixel_change
+from spf_lite.evaluation.measures.pictures import JITTER
 
-from .conftest import flat
+from ..conftest import flat
 
 
 def square(left: int, top: int, side: int = 4, value: float = 1.0) -> np.ndarray:

@@ -2,7 +2,8 @@ from random import Random
 
 import pytest
 
-from spf_lite.evaluation.attributes import (
+from spf_lite.evaluation.judge import HEADS, head_of
+from spf_lite.evaluation.measures.attributes import (
     bias_pickup,
     flip_rates,
     flips,
@@ -10,7 +11,6 @@ from spf_lite.evaluation.attributes import (
     pure,
     unrelated_attributes,
 )
-from spf_lite.evaluation.judge import HEADS, head_of
 from spf_lite.tiny_world.portraits import TARGETS
 
 

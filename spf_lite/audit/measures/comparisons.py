@@ -5,7 +5,7 @@ measure                 network                                       needs
 ======================  ============================================  =====================================
 LPIPS                   AlexNet, calibrated (Zhang et al. 2018)       torchmetrics, torchvision, a download
 DINO                    any that transformers loads as a ViT          a folder or hub id
-identity distance       dlib's (:mod:`spf_lite.audit.faces`)          dlib-bin, face-recognition-models
+identity distance       dlib's (:mod:`spf_lite.audit.measures.faces`)          dlib-bin, face-recognition-models
 ======================  ============================================  =====================================
 """
 
@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from spf_lite.evaluation.pictures import similarity
+from spf_lite.evaluation.measures.pictures import similarity
 from spf_lite.models.codec import to_tensor
 from spf_lite.models.quiet import no_loading_bars
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from spf_lite.evaluation import pictures
+from spf_lite.evaluation.measures import pictures
 from spf_lite.tiny_world.portraits import Portrait
 from spf_lite.tiny_world.rendering import PARTS, counterfactual, part_mask, true_region
 
