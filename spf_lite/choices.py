@@ -30,6 +30,9 @@ SCHEDULES = ("constant", "cosine")
 OPTIMIZERS = ("adamw", "adamw8bit")
 #: Forms of the texts: as they are given, or also with dropped phrases.
 TEXT_FORMS = ("given", "both")
+#: Distributions of the timesteps of training: all alike, or as Stable Diffusion 3 was trained (Esser et al. 2024,
+#: arXiv 2403.03206, section 3.1).
+TIMESTEPS = ("uniform", "logit-normal")
 #: Features of cross-attention that the fine-grained loss can align.
 FEATURES = ("inputs", "queries", "outputs")
 #: The options and their values.
@@ -42,4 +45,5 @@ CHOICES = {
     "schedule": SCHEDULES,
     "optimizer": OPTIMIZERS,
     "text_forms": TEXT_FORMS,
+    "timesteps": TIMESTEPS,
 }

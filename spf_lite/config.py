@@ -92,6 +92,8 @@ class TrainConfig:
         text_forms: ``given``: texts as they are. ``both``: of each portrait there are two items, one with all phrases
             of its base text, one in which each phrase but the first is kept with probability one half (ours). If all
             captions are short and all other texts full, the length of a text predicts the target.
+        timesteps: how the timesteps of training are drawn. ``uniform``: all alike. ``logit-normal``: the middle ones
+            more often, as Stable Diffusion 3 was trained (Esser et al. 2024, arXiv 2403.03206); for models of a flow.
         fine_features: features of cross-attention that the fine-grained loss aligns, one of :data:`FEATURES`.
         trusted: the enhancement loss applies below this share of the timesteps, in [0, 1] (open in the paper; 0.7).
         denoise_outside: weight of the denoising loss outside the map, in [0, 1]; 1: unmasked, as in the paper; 0:
@@ -151,6 +153,7 @@ class TrainConfig:
     rewrite_limit: float = 0.0
     style_limit: float = 4.0
     text_forms: str = "given"
+    timesteps: str = "uniform"
     fine_features: str = "inputs"
     trusted: float = 0.7
     denoise_outside: float = 1.0

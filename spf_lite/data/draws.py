@@ -94,8 +94,17 @@ def draw(
         [custom[i] for i in chosen] + [references[i] for i in drawn] + anchors,
         [False] * (others - own) + again + [True] * len(anchors),
         noise,
-        torch.randint(num_train_timesteps, (config.batch_size,), generator=generator),
+        _timesteps(config, num_train_timesteps, generator),
     )
+
+
+def _timesteps(config: TrainConfig, count: int, generator: torch.Generator) -> Tensor:
+    """Timesteps of a batch, (B,), each from 0 to ``count`` - 1."""
+    if config.timesteps == "uniform":
+        return torch.randint(count, (config.batch_size,), generator=generator)
+    # The logit of t / count has a standard normal distribution. Rounding may give 1, which is no timestep.
+    shares = torch.randn(config.batch_size, generator=generator).sigmoid()
+    return (shares * count).long().clamp(max=count - 1)
 
 
 def _count(expected: float, generator: torch.Generator) -> int:

@@ -179,22 +179,23 @@ def output_alignment(
     r"""The predictions must agree outside the control map, (B,). Ours, not the paper's.
 
     .. math::
-        L_\mathrm{out} = \big\| W^{1/2} \odot (1 - M) \odot (\epsilon_\mathrm{res} - \epsilon_\mathrm{ref}) \big\|^2
+        L_\mathrm{out} =
+        \big\| \Omega^{1/2} \odot (1 - M) \odot (\epsilon_\mathrm{res} - \epsilon_\mathrm{ref}) \big\|^2
 
     Equal attention maps and queries do not make outputs equal: values and output projections stay free. With M = 0 and
     the base text on both paths this is the reconstruction term.
 
-    W is 1, and may be larger at places that the map encloses (:func:`enclosed_places`). A mouth within a beard is four
-    places of 256: it would drown in a mean over all, though the target presses on it from every side. Where targets of
-    earlier adapters act, W may be larger, too: both factors are multiplied.
+    :math:`\Omega` is 1, and may be larger at places that the map encloses (:func:`enclosed_places`). A mouth within a
+    beard is four places of 256: it would drown in a mean over all, though the target presses on it from every side.
+    Where targets of earlier adapters act, :math:`\Omega` may be larger, too: both factors are multiplied.
 
     Args:
         response: prediction of the response path, (B, C, h, w).
         reference: prediction of the reference path, (B, C, h, w); no gradient.
         control: M, (B, 1, h, w).
-        enclosed: W at places that the map encloses; 1: like all others.
+        enclosed: :math:`\Omega` at places that the map encloses; 1: like all others.
         acting: where targets of earlier adapters act, (B, 1, h, w) of zeros and ones; None: nowhere.
-        earlier: W at these places; 1: like all others.
+        earlier: :math:`\Omega` at these places; 1: like all others.
     """
     apart = ((1 - control) * (response - reference.detach())) ** 2
     if enclosed != 1:

@@ -11,26 +11,12 @@ function render({ model, el }) {
   const name = freshId();
   const words = make("fieldset", { class: "spf-bars" }, make("legend", {}, "Drift of each word"));
   const note = make("p", { class: "spf-note" });
-  const before = row();
-  const after = row();
+  const before = pictureRow();
+  const after = pictureRow();
   const root = make(
     "div", { class: "spf-widget spf-drift" },
     make("div", { class: "spf-controls" }, choice.root), words, note, before.root, after.root,
   );
-
-  /** Pictures side by side under a line that says which model they are from. */
-  function row() {
-    const caption = make("figcaption");
-    const strip = make("div", { class: "spf-strip" });
-    return {
-      root: make("figure", { class: "spf-row" }, caption, strip),
-      show: (label, sources, texts) => {
-        caption.textContent = label;
-        strip.replaceChildren(...sources.map((src, k) =>
-          make("img", { src, alt: `${texts[k]}; ${label}`, draggable: "false" })));
-      },
-    };
-  }
 
   function showWord() {
     const one = current();
@@ -44,8 +30,9 @@ function render({ model, el }) {
     note.textContent = `Portraits of texts with “${entry.word}” moved by ${signed(entry.mean)} against the others, ${sure}.${count}`;
     setColumns(root, Math.max(1, people.length));
     const said = people.map((k) => texts[k]);
-    before.show("before", people.map((k) => model.get("before")[k]), said);
-    after.show(one.label, people.map((k) => one.images[k]), said);
+    for (const [figure, label, images] of [[before, "before", model.get("before")], [after, one.label, one.images]]) {
+      figure.show(label, people.map((k) => images[k]), said, (text) => `${text}; ${label}`);
+    }
     for (const { root: figure } of [before, after]) figure.hidden = people.length === 0;
   }
 

@@ -51,6 +51,26 @@ function radioButtons(legend) {
   return { root, offer, check };
 }
 
+/** Pictures side by side, under a line that says what they are. `alt` makes the text of a picture from its person's. */
+function pictureRow() {
+  const caption = make("figcaption");
+  const strip = make("div", { class: "spf-strip" });
+  return {
+    root: make("figure", { class: "spf-row" }, caption, strip),
+    show: (words, sources, people, alt) => {
+      caption.textContent = words;
+      caption.hidden = !words;
+      if (strip.children.length !== sources.length) {
+        strip.replaceChildren(...sources.map(() => make("img", { alt: "", draggable: "false" })));
+      }
+      [...strip.children].forEach((picture, number) => {
+        picture.src = sources[number];
+        picture.alt = alt(people[number]);
+      });
+    },
+  };
+}
+
 /** Columns such that rows are equally long: at most 8 pictures side by side, on a phone at most 4. */
 function setColumns(root, count) {
   const balanced = (most) => Math.ceil(count / Math.ceil(count / most));

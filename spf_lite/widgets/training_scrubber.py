@@ -14,7 +14,7 @@ import traitlets
 from PIL import Image
 
 from spf_lite.widgets.base import PicturedWidget, among, es_module, labels
-from spf_lite.widgets.content.image_encoding import decode, side_by_side
+from spf_lite.widgets.content.image_encoding import beneath, decode, side_by_side
 from spf_lite.widgets.content.series import listed, packed_numbers, packed_people, packed_series
 
 
@@ -27,13 +27,15 @@ class TrainingScrubber(PicturedWidget):
             where it was not measured), ``losses`` (name to pairs of step and value) and ``stage2_from`` (the first step
             of stage 2).
         people: the prompts of the people, one text for each.
+        beside: show all runs beneath each other, each at the same share of its checkpoints, instead of one to choose.
 
     Attributes:
-        run: label of the run shown.
+        run: label of the run shown, unless all are.
         checkpoint: index of the checkpoint shown, from 0.
 
     Raises:
-        ValueError: if there are no runs or people, or a run lacks a key or does not fit its own steps.
+        ValueError: if there are no runs or people, a run lacks a key or does not fit its own steps, or runs that are
+            to be shown beside each other have different numbers of checkpoints.
     """
 
     _esm = es_module("elements.js", "charts.js", "training_scrubber.js")
@@ -42,11 +44,22 @@ class TrainingScrubber(PicturedWidget):
     people = traitlets.List(traitlets.Unicode()).tag(sync=True)
     run = traitlets.Unicode().tag(sync=True)
     checkpoint = traitlets.Int(0, min=0).tag(sync=True)
+    beside = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, runs: Sequence[Mapping[str, Any]], people: Sequence[str], **traits: Any) -> None:
+    def __init__(
+        self, runs: Sequence[Mapping[str, Any]], people: Sequence[str], *, beside: bool = False, **traits: Any
+    ) -> None:
         texts = packed_people(people)
         packed = _packed(runs, len(texts))
-        super().__init__(runs=packed, people=texts, **{"run": packed[0]["label"], **traits})
+        counts = {run["label"]: len(run["steps"]) for run in packed}
+        if beside and len(set(counts.values())) > 1:
+            found = ", ".join(f"{label!r} has {count}" for label, count in counts.items())
+            raise ValueError(f"beside=True needs runs with equally many checkpoints: {found}")
+        super().__init__(runs=packed, people=texts, beside=beside, **{"run": packed[0]["label"], **traits})
+
+    def shown(self) -> list[dict[str, Any]]:
+        """The runs that are shown."""
+        return list(self.runs) if self.beside else [self.current()]
 
     def current(self) -> dict[str, Any]:
         """The run that is shown."""
@@ -67,9 +80,13 @@ class TrainingScrubber(PicturedWidget):
         self.checkpoint = min(self.checkpoint, len(self.current()["steps"]) - 1)
 
     def snapshot(self) -> Image.Image:
-        """The portraits of the checkpoint in a row."""
-        run = self.current()
-        return side_by_side([decode(uri) for uri in run["images"][min(self.checkpoint, len(run["steps"]) - 1)]])
+        """The portraits of the checkpoint in a row, one row for each run that is shown."""
+        return beneath(
+            [
+                side_by_side([decode(uri) for uri in run["images"][min(self.checkpoint, len(run["steps"]) - 1)]])
+                for run in self.shown()
+            ]
+        )
 
     def __repr__(self) -> str:
         return f"TrainingScrubber({len(self.runs)} runs, run={self.run!r}, checkpoint={self.checkpoint})"

@@ -11,34 +11,14 @@ function render({ model, el }) {
   const word = model.get("word");
   const choice = radioButtons(model.get("kind"));
   const range = labelledSlider(word[0].toUpperCase() + word.slice(1));
-  const base = row();
-  const chosen = row();
+  const base = pictureRow();
+  const chosen = pictureRow();
   const charts = make("div", { class: "spf-charts" });
   const root = make(
     "div", { class: "spf-widget spf-weights" },
     make("div", { class: "spf-controls" }, choice.root, range.root), base.root, chosen.root, charts,
   );
   let drawn = null;
-
-  /** Pictures side by side under a line that says which model they are from. */
-  function row() {
-    const caption = make("figcaption");
-    const strip = make("div", { class: "spf-strip" });
-    const pictures = () => [...strip.children];
-    return {
-      root: make("figure", { class: "spf-row" }, caption, strip),
-      hold: (count) => strip.replaceChildren(
-        ...Array.from({ length: count }, () => make("img", { alt: "", draggable: "false" })),
-      ),
-      show: (words, sources, alt) => {
-        caption.textContent = words;
-        pictures().forEach((picture, number) => {
-          picture.src = sources[number];
-          picture.alt = alt(model.get("people")[number]);
-        });
-      },
-    };
-  }
 
   function showWeight() {
     const sweep = current();
@@ -48,7 +28,9 @@ function render({ model, el }) {
     const remark = sweep.remarks.length ? sweep.remarks[at] : "";
     const said = `${word} ${weight}${remark && ` · ${remark}`}`;
     range.show(at, said);
-    chosen.show(`${sweep.label}, ${said}`, sweep.images[at], (person) => `${person}; ${sweep.label}, ${said}`);
+    chosen.show(
+      `${sweep.label}, ${said}`, sweep.images[at], model.get("people"), (person) => `${person}; ${sweep.label}, ${said}`,
+    );
     drawn?.moveTo(at);
   }
 
@@ -71,13 +53,10 @@ function render({ model, el }) {
 
   function showAll() {
     choice.offer(model.get("sweeps").map((sweep) => sweep.label));
-    const count = model.get("people").length;
-    setColumns(root, count);
+    setColumns(root, model.get("people").length);
     const sources = model.get("base");
     base.root.hidden = sources.length === 0;
-    base.hold(sources.length);
-    base.show("base model", sources, (person) => `${person}, sampled from the base model`);
-    chosen.hold(count);
+    base.show("base model", sources, model.get("people"), (person) => `${person}, sampled from the base model`);
     showSweep();
   }
 

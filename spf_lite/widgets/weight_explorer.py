@@ -16,7 +16,7 @@ from PIL import Image
 
 from spf_lite.config import TrainConfig
 from spf_lite.widgets.base import PicturedWidget, among, es_module, labels
-from spf_lite.widgets.content.image_encoding import decode, side_by_side
+from spf_lite.widgets.content.image_encoding import beneath, decode, side_by_side
 from spf_lite.widgets.content.series import listed, packed_people, packed_pictures, packed_series
 
 _KEYS = {"label", "weights", "images", "measures", "remarks", "changes"}
@@ -111,13 +111,7 @@ class WeightExplorer(PicturedWidget):
     def snapshot(self) -> Image.Image:
         """The portraits of the weight in a row, beneath those of the base model if these were given."""
         rows = [self.base, self.current()["images"][self.choice]]
-        strips = [side_by_side([decode(uri) for uri in row]) for row in rows if row]
-        sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height + 4 for s in strips) - 4), "white")
-        top = 0
-        for strip in strips:
-            sheet.paste(strip, (0, top))
-            top += strip.height + 4
-        return sheet
+        return beneath([side_by_side([decode(uri) for uri in row]) for row in rows if row])
 
     def __repr__(self) -> str:
         return f"WeightExplorer({len(self.sweeps)} sweeps, sweep={self.sweep!r}, weight={self.weight:g})"

@@ -54,6 +54,25 @@ def test_a_kernel_moves_the_view_and_nothing_is_left_behind(shown: Page) -> None
     assert shown.evaluate("model.heard()") == 0
 
 
+def test_runs_beside_each_other_move_together(live: Live) -> None:
+    runs = [run_of("naive", (0, 10, 20), losses={}), run_of(steps=(0, 50, 100), losses={}, stage2_from=None)]
+    page = live(TrainingScrubber(runs, PEOPLE, beside=True))
+    expect(page.get_by_role("radio")).to_have_count(0)
+    expect(page.locator(".spf-range output")).to_have_text("0 % of the steps")
+    page.get_by_role("slider").fill("1")
+    expect(page.locator(".spf-range output")).to_have_text("50 % of the steps")
+    captions = page.locator(".spf-row figcaption")
+    expect(captions).to_have_text(["naive, step 10 of 20, stage 2", "dual path, step 50 of 100"])
+    expect(page.get_by_alt_text("Ben, sampled after step 50 of dual path")).to_be_visible()
+    titles = page.locator(".spf-chart figcaption")
+    expect(titles).to_have_text(["naive: measures", "dual path: measures"])
+    markers = page.evaluate("[...document.querySelectorAll('.spf-marker')].map((line) => line.getAttribute('x1'))")
+    assert markers[0] == markers[1], "each chart is as wide as its run is long"
+    page.evaluate("model.set('beside', false)")
+    expect(captions).to_have_count(1)
+    expect(page.get_by_label("dual path")).to_be_visible()
+
+
 def test_fits_a_phone(shown: Page) -> None:
     shown.set_viewport_size({"width": 360, "height": 740})
     assert shown.evaluate("document.documentElement.scrollWidth") <= 360

@@ -222,3 +222,25 @@ def test_what_anchors_leave_is_shared_out_as_before(custom: list[Item], referenc
 def test_a_run_without_anchors_draws_what_it_always_drew(custom: list[Item], references: list[Item]) -> None:
     plain = contents(draw(CONFIG, 7, custom, references, NUM_TRAIN_TIMESTEPS))
     assert contents(draw(CONFIG, 7, custom, references, NUM_TRAIN_TIMESTEPS, EMPTY)) == plain
+
+
+def test_timesteps_are_uniform_or_logit_normal(custom: list[Item]) -> None:
+    config = replace(CONFIG, batch_size=4000, reference_portraits=0, weight_reconstruction=0.0)
+    uniform, middle = (
+        draw(replace(config, timesteps=name), 0, custom, [], NUM_TRAIN_TIMESTEPS).timesteps
+        for name in ("uniform", "logit-normal")
+    )
+    assert uniform.dtype == middle.dtype == torch.int64
+    share = torch.tensor([0.1, 0.25, 0.5, 0.75, 0.9])
+    assert torch.quantile(uniform / 1000, share) == pytest.approx(share, abs=0.03)
+    # Quantiles of the standard normal distribution, through the logistic function.
+    normal = torch.distributions.Normal(0.0, 1.0).icdf(share).sigmoid()
+    assert torch.quantile(middle / 1000, share) == pytest.approx(normal, abs=0.03)
+    assert 0 <= middle.min() and middle.max() < NUM_TRAIN_TIMESTEPS
+
+
+def test_a_rounded_share_of_one_is_the_last_timestep(custom: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(CONFIG, timesteps="logit-normal", reference_portraits=0, weight_reconstruction=0.0)
+    randn = torch.randn
+    monkeypatch.setattr(torch, "randn", lambda *size, **of: randn(*size, **of).abs() + 200)
+    assert draw(config, 0, custom, [], NUM_TRAIN_TIMESTEPS).timesteps.tolist() == [999] * 8

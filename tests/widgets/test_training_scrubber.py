@@ -77,3 +77,19 @@ def test_what_is_not_a_number_becomes_none() -> None:
 def test_bad_runs_are_refused_with_their_place(runs: list[Any], people: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainingScrubber(runs, people)
+
+
+def test_runs_beside_each_other_are_all_shown() -> None:
+    runs = [run_of("naive"), run_of(steps=(0, 50, 100))]
+    widget = TrainingScrubber(runs, PEOPLE, beside=True, checkpoint=1)
+    assert [run["label"] for run in widget.shown()] == ["naive", "dual path"]
+    sheet = widget.snapshot()
+    assert sheet.size == (20, 20)
+    assert sheet.getpixel((16, 4)) == sheet.getpixel((16, 16)) == pytest.approx((20, 100, 0), abs=8)
+    assert [run["label"] for run in TrainingScrubber(runs, PEOPLE).shown()] == ["naive"]
+
+
+def test_runs_beside_each_other_need_equally_many_checkpoints() -> None:
+    runs = [run_of("naive", (0, 10)), run_of()]
+    with pytest.raises(ValueError, match="equally many checkpoints: 'naive' has 2, 'dual path' has 3"):
+        TrainingScrubber(runs, PEOPLE, beside=True)

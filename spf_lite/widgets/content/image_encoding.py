@@ -34,6 +34,17 @@ def side_by_side(images: Sequence[Image.Image], gap: int = 4) -> Image.Image:
     return strip
 
 
+def beneath(rows: Sequence[Image.Image], gap: int = 4) -> Image.Image:
+    """Pictures beneath each other on white, ``gap`` pixels apart."""
+    size = (max(row.width for row in rows), sum(row.height for row in rows) + gap * (len(rows) - 1))
+    sheet = Image.new("RGB", size, "white")
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height + gap
+    return sheet
+
+
 def png(image: Image.Image) -> str:
     """A picture as base64 PNG, the format of ``image/png`` in a notebook's output."""
     buffer = io.BytesIO()
