@@ -87,6 +87,13 @@ def test_an_adapter_says_which_recipe_it_is(folder: Path) -> None:
     assert recipe(name[1], seed=config.seed) == config
 
 
+def test_files_of_code_that_any_text_names_exist() -> None:
+    code = re.compile(r"\b(?:spf_lite|tests|book)/[\w/-]+\.(?:py|js|css)\b")
+    named = {(name, path) for name, text in _texts().items() if name != "CHANGELOG.md" for path in code.findall(text)}
+    assert ("CONTRIBUTING.md", "spf_lite/config.py") in named
+    assert not [(name, path) for name, path in named if not (ROOT / path).exists()]
+
+
 def test_library_and_citation_name_one_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == spf_lite.__version__
