@@ -236,7 +236,7 @@ def test_timesteps_are_uniform_or_logit_normal(custom: list[Item]) -> None:
     # Quantiles of the standard normal distribution, through the logistic function.
     normal = torch.distributions.Normal(0.0, 1.0).icdf(share).sigmoid()
     assert torch.quantile(middle / 1000, share) == pytest.approx(normal, abs=0.03)
-    assert 0 <= middle.min() and middle.max() < NUM_TRAIN_TIMESTEPS
+    assert middle.min() >= 0 and middle.max() < NUM_TRAIN_TIMESTEPS
 
 
 def test_a_rounded_share_of_one_is_the_last_timestep(custom: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
