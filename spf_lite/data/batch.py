@@ -22,7 +22,7 @@ class Item:
     """One pre-encoded portrait with its texts.
 
     Attributes:
-        latents: x0, scaled, (C, h, w); h and w differ between buckets.
+        latents: z_0, scaled, (C, h, w); h and w differ between buckets.
         pair: base and complete text, tokenised and aligned.
         base: the base text, encoded, (R, width); its first L rows belong to the tokens.
         complete: the complete text, encoded, (R, width).
@@ -56,7 +56,7 @@ class Batch:
     """B items of one size.
 
     Attributes:
-        latents: x0, scaled, (B, C, h, w).
+        latents: z_0, scaled, (B, C, h, w).
         base: the base texts, encoded, (B, R, width).
         complete: the complete texts, encoded; the base texts again for reconstruction items, anchors among them.
         phrases: token averages per phrase, (B, P, L), see :func:`spf_lite.data.batch.phrase_matrix`.

@@ -2,14 +2,14 @@ r"""The Semantic-Aware Fine Control Map (SFCM): where, and how strongly, the tar
 
 .. math:: M = \mathrm{clamp}\Big(D - w \sum_p D_\mathrm{CLIP}(p)\, A_p,\ 0,\ 1\Big)
 
-=============================  =========================================================  ==========================
+=============================  =========================================================  =============================
 symbol                         meaning                                                    function
-=============================  =========================================================  ==========================
+=============================  =========================================================  =============================
 :math:`D`                      where the predictions of both paths differ                 :func:`noise_difference`
-:math:`A_p`                    attention map of phrase p of the base text                 :func:`control_map`
-:math:`D_\mathrm{CLIP}(p)`     CLIP distance of phrase p to the target, 1 - cos           ``Item.distances``
+:math:`A_p`                    attention map of phrase p of the base text                 :func:`phrase_attention_maps`
+:math:`D_\mathrm{CLIP}(p)`     CLIP distance of phrase p to the target, 1 - cos           ``Clip.phrase_distances``
 :math:`M`                      1 where the target may act, 0 where nothing may change     :func:`combine`
-=============================  =========================================================  ==========================
+=============================  =========================================================  =============================
 
 :math:`D` shows where the target acts, and also what else changes. The subtraction takes the regions of the phrases out
 of it: a phrase unrelated to the target counts much, a related one little.

@@ -15,8 +15,9 @@ PureCC's term is :func:`spf_lite.method.purecc.purecc_loss`. Each function gives
 :func:`objective` takes means over items. Under autocast, call them within
 :func:`spf_lite.models.precision.full_precision`, as :mod:`spf_lite.method.dual_path` does.
 
-Notation: :math:`M` control map, :math:`A` attention maps, :math:`Q` features; subscript *res* for the response path
-(tuned model, complete text) and *ref* for the reference path (original model, base text).
+Notation: :math:`M` control map, :math:`A` attention maps, :math:`F` features; subscript *res* for the response path
+(tuned model, complete text) and *ref* for the reference path (original model, base text). A squared norm is the mean of
+the squares.
 
 Source: SPF-Portrait (arXiv 2504.00396), dual-path stage; DreamBooth (Ruiz et al. 2023, arXiv 2208.12242).
 
@@ -126,7 +127,7 @@ def fine_grained(response: Tensor, reference: Tensor, keep: Tensor) -> Tensor:
     .. math:: L_\mathrm{fine} = \big\| (1 - M) \odot (F_\mathrm{res} - F_\mathrm{ref}) \big\|^2
 
     The paper's features are the queries Q. The recipes align what enters the layer instead
-    (``fine_features="inputs"``): the queries are its projection. The squared norm is a mean over channels and places.
+    (``fine_features="inputs"``): the queries are its projection.
 
     Args:
         response: features of the response path, (B, positions, channels).

@@ -1,12 +1,12 @@
 r"""Reference path and response path: two forward passes of one network on the same noisy latents and timesteps.
 
 .. math::
-    \epsilon_\mathrm{ref} = \epsilon_{\theta_0}(z_t, t, E_\mathrm{base}), \qquad
-    \epsilon_\mathrm{res} = \epsilon_\theta(z_t, t, E_\mathrm{complete})
+    \epsilon_\mathrm{ref} = \epsilon_{\theta_0}(z_t, t, c_\mathrm{base}), \qquad
+    \epsilon_\mathrm{res} = \epsilon_\theta(z_t, t, c_\mathrm{full})
 
-The *reference path* is the original network, :math:`\theta_0`, with the embedding of the base text; no gradient is
-taken through it. The *response path* is the network in training, :math:`\theta`, with the embedding of the complete
-text. Both may record their cross-attention (:mod:`spf_lite.method.attention`).
+The *reference path* is the original network, :math:`\theta_0`, with the encoded base text; no gradient is taken
+through it. The *response path* is the network in training, :math:`\theta`, with the encoded complete text. Both may
+record their cross-attention (:mod:`spf_lite.method.attention`).
 
 Source: SPF-Portrait (arXiv 2504.00396), "dual-path contrastive learning".
 

@@ -24,8 +24,8 @@ def purecc_loss(response: Tensor, base: Tensor, concept: Tensor) -> Tensor:
         L = \| v_\mathrm{res} - (v_\mathrm{base} + \lambda R_\mathrm{target}) \|^2, \qquad
         \lambda = \frac{\langle v_\mathrm{res} - v_\mathrm{base}, R_\mathrm{target} \rangle}{\| R_\mathrm{target} \|^2}
 
-    What the response is aligned with, :math:`\lambda` included, is detached, as in the paper's equations (its released
-    code does not detach).
+    The loss is the mean of the squares. What the response is aligned with, :math:`\lambda` included, is detached, as
+    in the paper's equations (its released code does not detach).
 
     Args:
         response: :math:`v_\mathrm{res}`, prediction of the response path, (B, C, h, w).

@@ -64,11 +64,11 @@ def build_scheduler() -> DDIMScheduler:
 
 
 def loss(unet: nn.Module, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor, alphas: Tensor) -> Tensor:
-    """Mean squared error of the velocity v = sqrt(a) eps - sqrt(1 - a) x0.
+    """Mean squared error of the velocity v = sqrt(a) eps - sqrt(1 - a) z_0.
 
     Args:
         unet: the model.
-        latents: x0, scaled, (B, 4, 16, 16).
+        latents: z_0, scaled, (B, 4, 16, 16).
         noise: eps, the same shape.
         timesteps: (B,).
         text: ``encoder_hidden_states``, (B, length, 128).

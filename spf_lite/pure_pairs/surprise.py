@@ -3,7 +3,7 @@ r"""The surprise map: where the reference model cannot predict a portrait from a
 The reference model has not learned the target. It is shown a noised portrait of the custom set with the completed
 caption, and predicts the clean portrait. Where the target is, it is wrong:
 
-.. math:: D = \frac1K \sum_k \frac1C \sum_c | \hat z_0(z_{t_k}, t_k, E(b)) - z_0 |_c
+.. math:: D_\mathrm{surprise} = \frac1K \sum_k \frac1C \sum_c | \hat z_0(z_{t_k}, t_k, E(b)) - z_0 |_c
 
 with the base text b, completed by :mod:`spf_lite.pure_pairs.reading`. Where a phrase p acts is measured as well: it is
 swapped for another one, and the prediction moves.
@@ -15,7 +15,8 @@ swapped for another one, and the prediction moves.
 The map is the paper's formula, difference less phrase maps, with the real portrait in the place of the response path,
 and the measured reach of a phrase in the place of its attention:
 
-.. math:: M = [\, \mathrm{smooth}(D) > \theta \,] \cdot [\, \max_p R_p \le c\, D \,]
+.. math:: M = [\, \mathrm{smooth}(D_\mathrm{surprise}) > D_\mathrm{Otsu} \,] \cdot
+    [\, \max_p R_p \le c\, D_\mathrm{surprise} \,]
 
 It needs no training, so there is no stage 1 that would pollute it.
 
@@ -54,7 +55,7 @@ class Surprise:
     """What the reference model says about each place of N portraits, in the units of latents.
 
     Attributes:
-        difference: D, how far its prediction is from the portrait, (N, 1, h, w).
+        difference: D_surprise, how far its prediction is from the portrait, (N, 1, h, w).
         reach: R_p, how far swapping the phrase of a place moves its prediction: place to (N, 1, h, w).
         earlier: how far asking for a target of an earlier adapter moves it: target to (N, 1, h, w).
     """
@@ -122,9 +123,9 @@ def predicted(backbone: Backbone, latents: Tensor, noise: Tensor, times: Tensor,
 def surprise_map(measured: Surprise, reach_limit: float, smoothing: int = 3) -> Tensor:
     r"""M: where the surprise is high and no phrase reaches, (N, 1, h, w) of zeros and ones.
 
-    The threshold :math:`\theta` is Otsu's (1979), for each portrait the one that separates its places best into two
-    classes. Half of each R_p and of the D that it is compared with is the mean over the portraits, because a single
-    portrait's are grainy.
+    The threshold :math:`D_\mathrm{Otsu}` is Otsu's (1979), for each portrait the one that separates its places best
+    into two classes. Half of each R_p and of the D that it is compared with is the mean over the portraits, because a
+    single portrait's are grainy.
 
     Args:
         measured: D and R_p of N portraits.
@@ -211,7 +212,7 @@ def steadied(maps: Tensor) -> Tensor:
 def otsu(values: Tensor) -> Tensor:
     r"""Otsu's threshold (1979) of a map of any shape: the one of the largest variance between both classes, a scalar.
 
-    .. math:: \theta = \arg\max\ w_0 w_1 (\mu_0 - \mu_1)^2
+    .. math:: D_\mathrm{Otsu} = \arg\max\ w_0 w_1 (\mu_0 - \mu_1)^2
 
     with the shares w and means :math:`\mu` of the values below and above. It is 0 for less than two values.
     """

@@ -66,12 +66,12 @@ def flip_rates(
 def pure(before: Sequence[Mapping[str, str]], after: Sequence[Mapping[str, str]], target: str) -> NDArray[np.float64]:
     r"""Whether each of N portraits shows the target and is otherwise as it was, (N,): 1 or 0.
 
-    .. math:: \mathrm{pure}_i = [\, a_t(\text{after}_i) = t \,] \; [\, \mathrm{flip}_i = 0 \,]
+    .. math:: \mathrm{pure}_i = [\, a_\tau(\text{after}_i) = \tau \,] \; [\, \mathrm{flip}_i = 0 \,]
 
-    with :math:`a_t` the value of the attribute that has the target t among its classes, and :math:`\mathrm{flip}_i` of
-    :func:`flip_rates`. The mean is the share of pure portraits: range 0 to 1, higher is better. A model that never
-    shows the target gets 0, and so does one that always changes something else. Blind to what the flip rate is blind
-    to.
+    with :math:`a_\tau` the value of the attribute that has the target :math:`\tau` among its classes, and
+    :math:`\mathrm{flip}_i` of :func:`flip_rates`. The mean is the share of pure portraits: range 0 to 1, higher is
+    better. A model that never shows the target gets 0, and so does one that always changes something else. Blind to
+    what the flip rate is blind to.
 
     Raises:
         ValueError: if there are not as many judgements after as before, or for an unknown target.
