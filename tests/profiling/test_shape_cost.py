@@ -1,11 +1,15 @@
 """The second path's cost on networks of other classes."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from spf_lite.models.adapters.trainable import Lora
 from spf_lite.models.backbone import Backbone
+from spf_lite.paths import DATA_SAMPLES
 from spf_lite.profiling import shape_cost
 from spf_lite.profiling.shape_cost import give_random_weights, network_costs, shape_costs
 
@@ -55,3 +59,13 @@ def test_random_weights_are_the_same_each_time(toy: Backbone) -> None:
         give_random_weights(toy, 8)
         found.append(torch.cat([parameter.flatten() for parameter in toy.network.parameters()]).clone())
     assert torch.equal(*found) and 0.01 < found[0].std() < 0.03
+
+
+@pytest.mark.parametrize("path", sorted((DATA_SAMPLES / "results" / "cost").glob("*.json")), ids=lambda path: path.stem)
+def test_the_second_path_costs_at_most_half_a_step_at_full_shape(path: Path) -> None:
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    seconds = {row["variant"]: row["seconds"] for row in rows}
+    shape, pixels = path.stem.rsplit("-", 1)
+    assert {row["model"] for row in rows} == {f"{shape}, {pixels} px"} and min(row["rounds"] for row in rows) >= 3
+    assert seconds["(b) dual path"] <= 1.5 * seconds["(a) plain LoRA"]
+    assert seconds["forward pass, recorded"] <= 1.15 * seconds["forward pass"]
