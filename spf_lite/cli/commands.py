@@ -41,17 +41,19 @@ def pretrain(options: Namespace) -> int:
     work = options.work or run.default_work_folder()
     run.pretrain(options.part, work, options.steps)
     if options.ship:
-        run.ship_all(work, options.ship)
+        ship = run.ship_final_judge if options.part == run.FINAL_JUDGE else run.ship_all
+        ship(work, options.ship)
         logger.info("wrote %s", options.ship)
     return 0
 
 
 def check(options: Namespace) -> int:
     """Exit status 1 when a requirement is missed."""
-    from spf_lite.pretrain.check import check_model
+    from spf_lite.pretrain import check
 
     backbone = load_model(options)
-    checks = check_model(backbone, options.prompts)
+    look_at = check.check_last_test if options.last_test else check.check_model
+    checks = look_at(backbone, options.prompts)
     missed = [line for line in checks if not line.passed]
     table = [*map(str, checks), f"{len(checks) - len(missed)} of {len(checks)} requirements met"]
     for line in table:

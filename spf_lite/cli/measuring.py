@@ -110,7 +110,7 @@ def _paint(target: str, adapters: dict[str, Path], people: int, output: Path, st
     from spf_lite.viz.plots import portrait_grid
 
     rows = sampled_portraits(target, adapters, people, strength)
-    changes = unrelated_changes(rows, target, load_judge(spf_lite.load("tiny")))
+    changes = unrelated_changes(rows, target, load_judge(spf_lite.load("tiny"), target))
     sheet = portrait_grid(
         list(rows.values()),
         row_labels=list(rows),

@@ -63,7 +63,9 @@ def add_pretrain(commands: Commands) -> None:
     """``spf-lite pretrain``."""
     pretrain = commands.add_parser("pretrain", help="make the shipped weights; resumes what was interrupted")
     pretrain.set_defaults(run=run.pretrain)
-    pretrain.add_argument("part", choices=["autoencoder", "clip", "unet", "decoder", "judge", "preview", "all"])
+    pretrain.add_argument(
+        "part", choices=["autoencoder", "clip", "unet", "decoder", "judge", "preview", "all", "judge-final"]
+    )
     pretrain.add_argument("--work", type=kinds.output_folder, help="default: ~/.cache/spf-lite/pretrain")
     pretrain.add_argument("--steps", type=kinds.at_least(1), help="instead of the part's schedule")
     pretrain.add_argument("--ship", type=kinds.output_folder, help="afterwards write the pipeline folder here")
@@ -76,6 +78,9 @@ def add_check(commands: Commands) -> None:
     add_model_options(check)
     check.add_argument("--prompts", type=kinds.at_least(1), default=256)
     check.add_argument("--save", type=kinds.output_file, help="write the table into this file, too")
+    check.add_argument(
+        "--last-test", action="store_true", help="look at the targets that nobody tuned on, and at their judge, instead"
+    )
 
 
 def add_sample(commands: Commands) -> None:

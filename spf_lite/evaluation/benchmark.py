@@ -151,7 +151,7 @@ def measure_row(
     backbone = load("tiny")
     load_adapter(backbone.pipe, path / "adapter")
     spurious = spurious_attributes(evaluation_sets[0].target, confounders)
-    report = measure_on(backbone, load_judge(backbone), evaluation_sets, spurious=spurious)
+    report = measure_on(backbone, load_judge(backbone, evaluation_sets[0].target), evaluation_sets, spurious=spurious)
     add_measures(path / "adapter", {name: str(value) for name, value in report.estimates().items()})
     row = Row(method, report.target, seed, report, confounders)
     write_file(done, row.to_json())

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from spf_lite.files import write_files
-from spf_lite.tiny_world.portraits import ATTRIBUTES, get_target
+from spf_lite.tiny_world.portraits import ATTRIBUTES, FINAL_TARGETS, get_target
 from spf_lite.tiny_world.rendering import PARTS
 
 if TYPE_CHECKING:
@@ -41,6 +41,13 @@ HEADS: dict[str, tuple[str, ...]] = {
     "winter-hat": ("no", "winter-hat"),
     "pencil-sketch": ("no", "pencil-sketch"),
 }
+#: The same with :data:`~spf_lite.tiny_world.portraits.FINAL_TARGETS`, for the judge of the last test.
+FINAL_HEADS: dict[str, tuple[str, ...]] = {
+    **HEADS,
+    "clothes": (*HEADS["clothes"], "spacesuit"),
+    "beard": (*HEADS["beard"], "whiskers"),
+    "winter-hat": (*HEADS["winter-hat"], "chef-hat"),
+}
 
 INPUT_SIZE = 64
 
@@ -52,7 +59,7 @@ def head_of(target: str) -> str:
         ValueError: for an unknown target.
     """
     get_target(target)
-    return next(head for head, values in HEADS.items() if target in values)
+    return next(head for head, values in FINAL_HEADS.items() if target in values)
 
 
 class JudgeNet(nn.Module):
@@ -61,11 +68,16 @@ class JudgeNet(nn.Module):
     Args:
         width: channels of the first stage; the others have 2, 3 and 4 times as many.
         identity_width: length of the identity embedding.
+        final: whether it knows the targets of the last test, too.
+
+    Attributes:
+        answers: the classes of each attribute.
     """
 
-    def __init__(self, width: int = 24, identity_width: int = 64) -> None:
+    def __init__(self, width: int = 24, identity_width: int = 64, final: bool = False) -> None:
         super().__init__()
-        self.config = {"width": width, "identity_width": identity_width}
+        self.config = {"width": width, "identity_width": identity_width, **({"final": True} if final else {})}
+        self.answers = FINAL_HEADS if final else HEADS
         widths = [3, width, 2 * width, 3 * width, 4 * width]
         self.stages = nn.ModuleList(
             nn.Sequential(
@@ -82,7 +94,7 @@ class JudgeNet(nn.Module):
         features = 256
         self.squeeze = nn.Conv2d(widths[4], 32, 1)
         self.trunk = nn.Sequential(nn.Linear(32 * 64 + widths[4], features), nn.SiLU())
-        self.heads = nn.ModuleDict({name: nn.Linear(features, len(values)) for name, values in HEADS.items()})
+        self.heads = nn.ModuleDict({name: nn.Linear(features, len(values)) for name, values in self.answers.items()})
         self.identity = nn.Linear(features, identity_width)
         self.lateral = nn.ModuleList(nn.Conv2d(w, 2 * width, 1) for w in widths[2:])
         self.parts = nn.Sequential(nn.Conv2d(2 * width, 2 * width, 3, padding=1), nn.SiLU())
@@ -153,9 +165,9 @@ class Judge:
         if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
             raise FileNotFoundError(f"no judge in {folder}: expected config.json and model.safetensors there")
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if {name: tuple(values) for name, values in config["heads"].items()} != HEADS:
-            raise ValueError(f"the judge in {folder} was trained on other attributes than those of this version")
         net = JudgeNet(**config["net"])
+        if {name: tuple(values) for name, values in config["heads"].items()} != net.answers:
+            raise ValueError(f"the judge in {folder} was trained on other attributes than those of this version")
         net.load_state_dict({key: value.float() for key, value in load_file(folder / "model.safetensors").items()})
         return cls(net)
 
@@ -163,7 +175,7 @@ class Judge:
         """Write ``config.json`` and ``model.safetensors`` into a folder, which is made if it is not there."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        config = json.dumps({"net": self.net.config, "heads": HEADS}, indent=2) + "\n"
+        config = json.dumps({"net": self.net.config, "heads": self.net.answers}, indent=2) + "\n"
         write_files({folder / "config.json": config, folder / "model.safetensors": save(self.net.state_dict())})
 
     @torch.no_grad()
@@ -177,7 +189,7 @@ class Judge:
             logits, embedding, segments = self.net(prepare(images[start : start + batch_size]))
             best = {name: answer.softmax(dim=-1).max(dim=-1) for name, answer in logits.items()}
             for row in range(len(embedding)):
-                attributes.append({name: HEADS[name][int(top.indices[row])] for name, top in best.items()})
+                attributes.append({name: self.net.answers[name][int(top.indices[row])] for name, top in best.items()})
                 confidence.append({name: float(top.values[row]) for name, top in best.items()})
             identity.append(embedding.numpy())
             parts.append(segments.argmax(dim=1).to(torch.uint8).numpy())
@@ -201,10 +213,14 @@ def prepare(images: Sequence[Image.Image]) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def load_judge(backbone: Backbone) -> Judge:
-    """The judge that lies beside a model's weights, in ``judge/``.
+def load_judge(backbone: Backbone, *targets: str) -> Judge:
+    """The judge that lies beside a model's weights, in ``judge/``; that of the last test in ``judge-final/``.
+
+    Args:
+        backbone: the model.
+        targets: that it has to know; those of the last test have a judge of their own.
 
     Raises:
         FileNotFoundError: if there is none: only the tiny world can be judged.
     """
-    return Judge.load(Path(backbone.spec.source) / "judge")
+    return Judge.load(Path(backbone.spec.source) / ("judge-final" if set(targets) & set(FINAL_TARGETS) else "judge"))

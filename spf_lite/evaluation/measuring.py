@@ -141,7 +141,7 @@ def measure(
         FileNotFoundError: if no judge lies beside the model: only the tiny world can be judged.
         ValueError: for an unknown target, no form or an unknown one, or fewer than one prompt.
     """
-    judge = load_judge(backbone)
+    judge = load_judge(backbone, target)
     evaluation_sets = sample_evaluation_sets(backbone, target, prompts, steps, forms)
     return measure_on(backbone, judge, evaluation_sets, steps, spurious)
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from spf_lite.evaluation.judge import HEADS, Judge
+from spf_lite.evaluation.judge import HEADS, Judge, load_judge
 from spf_lite.evaluation.statistics import Estimate, mean_interval
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.running.sampling import sample
 from spf_lite.pretrain.dataset import MASK_SIZE, Split, portraits_of
 from spf_lite.pretrain.judge import accuracy
 from spf_lite.tiny_world.custom_sets import evaluation_portraits, unnamed_attributes
-from spf_lite.tiny_world.portraits import ATTRIBUTES, TARGETS, complete, describe, random_portrait
+from spf_lite.tiny_world.portraits import ATTRIBUTES, FINAL_TARGETS, TARGETS, complete, describe, random_portrait
 from spf_lite.tiny_world.rendering import part_mask, render
 
 #: Share of prompts that must be followed, per attribute, for the model to be shipped.
@@ -75,10 +75,11 @@ def unseen_targets(
     judge: Judge,
     count: int = 64,
     steps: int = 25,
+    targets: Iterable[str] = tuple(TARGETS),
 ) -> list[Check]:
     """For each target, ``count`` prompts that name it: how often the untuned model's portraits show it."""
     checks = []
-    for target in TARGETS:
+    for target in targets:
         leave_out = unnamed_attributes(target, "named")
         people = [portrait.with_targets(target) for portrait in evaluation_portraits(target, count)]
         prompts = [complete(portrait, leave_out) for portrait in people]
@@ -88,9 +89,11 @@ def unseen_targets(
     return checks
 
 
-def held_out_accuracy(autoencoder: AutoencoderKL, judge: Judge, count: int = 1000) -> list[Check]:
+def held_out_accuracy(
+    autoencoder: AutoencoderKL, judge: Judge, count: int = 1000, split: str = "held-out"
+) -> list[Check]:
     """The judge's accuracy on ``count`` held-out renders, encoded and decoded by the autoencoder."""
-    people = portraits_of("held-out", 0)[:count]
+    people = portraits_of(split, 0)[:count]
     pictures = torch.from_numpy(np.stack([np.asarray(render(portrait)) for portrait in people]))
     masks = np.stack([part_mask(portrait, MASK_SIZE) for portrait in people])
     rates = accuracy(judge, autoencoder, Split(pictures.numpy(), masks, people))
@@ -112,9 +115,18 @@ def check_model(backbone: Backbone, prompts: int = 256) -> list[Check]:
     Raises:
         FileNotFoundError: if there is no judge in the model's folder.
     """
-    judge = Judge.load(Path(backbone.spec.source) / "judge")
+    judge = load_judge(backbone)
     return [
         *prompt_following(backbone, judge, prompts),
         *unseen_targets(backbone, judge, max(1, prompts // 4)),
         *held_out_accuracy(backbone.pipe.vae, judge, max(1, 4 * prompts - 24)),
+    ]
+
+
+def check_last_test(backbone: Backbone, prompts: int = 256) -> list[Check]:
+    """The table of the last test's targets and judge; as :func:`check_model`, which has prompt following."""
+    judge = load_judge(backbone, *FINAL_TARGETS)
+    return [
+        *unseen_targets(backbone, judge, max(1, prompts // 4), targets=FINAL_TARGETS),
+        *held_out_accuracy(backbone.pipe.vae, judge, max(1, 4 * prompts - 24), "final-held-out"),
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 
@@ -17,7 +18,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from spf_lite.evaluation.judge import HEADS, Judge, JudgeNet
+from spf_lite.evaluation.judge import FINAL_HEADS, HEADS, Judge, JudgeNet
 from spf_lite.pretrain.autoencoder import to_tensor
 from spf_lite.pretrain.clip import roughen, shrink
 from spf_lite.pretrain.dataset import Split, load_split
@@ -31,11 +32,11 @@ IGNORE = -100
 RECONSTRUCTED = 6000
 
 
-def answers(portrait: Portrait) -> list[int]:
-    """The class index of each head, in the order of ``HEADS``; :data:`IGNORE` where a target hides the attribute."""
+def answers(portrait: Portrait, heads: Mapping[str, tuple[str, ...]] = HEADS) -> list[int]:
+    """The class index of each head, in their order; :data:`IGNORE` where a target hides the attribute."""
     hidden = {name for target in portrait.targets for name in get_target(target).affects}
     result = []
-    for head, values in HEADS.items():
+    for head, values in heads.items():
         shown = [target for target in portrait.targets if target in values]
         if shown:
             result.append(values.index(shown[0]))
@@ -70,7 +71,7 @@ def pairs_by_identity(portraits: list[Portrait]) -> dict[tuple[str, ...], list[i
     """Indices of the images that show the same person, by identity; images whose hair a target hides are left out."""
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for index, portrait in enumerate(portraits):
-        if "winter-hat" not in portrait.targets:
+        if not any("hair_style" in get_target(target).affects for target in portrait.targets):
             groups[portrait.identity].append(index)
     return {identity: members for identity, members in groups.items() if len(members) > 1}
 
@@ -91,7 +92,7 @@ def losses(net: nn.Module, images: Tensor, truth: Tensor, masks: Tensor, same: T
     logits = {name: answer.float() for name, answer in logits.items()}
     identity, parts = identity.float(), parts.float()
     classes = torch.stack(
-        [F.cross_entropy(logits[name], truth[:, i], ignore_index=IGNORE) for i, name in enumerate(HEADS)]
+        [F.cross_entropy(logits[name], truth[:, i], ignore_index=IGNORE) for i, name in enumerate(logits)]
     )
     part = F.cross_entropy(parts, masks.long())
     similarity = (identity @ identity.T).float() / 0.1
@@ -107,11 +108,18 @@ def losses(net: nn.Module, images: Tensor, truth: Tensor, masks: Tensor, same: T
     }
 
 
-def train(folder: Path, autoencoder: AutoencoderKL, schedule: Schedule = SCHEDULE) -> Judge:
-    """Train or resume; returns the judge with averaged weights."""
-    split = load_split(folder / "portraits", "mixed")
+def train(folder: Path, autoencoder: AutoencoderKL, schedule: Schedule = SCHEDULE, final: bool = False) -> Judge:
+    """Train or resume; returns the judge with averaged weights.
+
+    Args:
+        folder: of the portraits, and of what is kept in between.
+        autoencoder: half of the images are decoded by it.
+        schedule: of the training.
+        final: train the judge of the last test, which knows all targets.
+    """
+    split = load_split(folder / "portraits", "final" if final else "mixed")
     portraits, images = split.portraits, torch.from_numpy(split.images)
-    cached = folder / "reconstructed.pt"
+    cached = folder / ("reconstructed-final.pt" if final else "reconstructed.pt")
     if not cached.exists():
         decoded = reconstruct(autoencoder, images[:RECONSTRUCTED], torch.Generator().manual_seed(1))
         temporary = cached.with_suffix(f".{os.getpid()}.tmp")
@@ -121,7 +129,7 @@ def train(folder: Path, autoencoder: AutoencoderKL, schedule: Schedule = SCHEDUL
     decoded = torch.load(cached, weights_only=True)
     assert split.masks is not None
     masks = torch.from_numpy(split.masks)
-    truth = torch.tensor([answers(portrait) for portrait in portraits])
+    truth = torch.tensor([answers(portrait, FINAL_HEADS if final else HEADS) for portrait in portraits])
     groups = list(pairs_by_identity(portraits).values())
     identities = {identity: number for number, identity in enumerate(sorted({p.identity for p in portraits}))}
     who = torch.tensor([identities[portrait.identity] for portrait in portraits])
@@ -138,7 +146,7 @@ def train(folder: Path, autoencoder: AutoencoderKL, schedule: Schedule = SCHEDUL
         return losses(net, roughen(batch, generator), truth[chosen], masks[chosen], same)
 
     torch.manual_seed(0)
-    net = fit("judge", JudgeNet(), step, schedule, folder)
+    net = fit("judge-final" if final else "judge", JudgeNet(final=final), step, schedule, folder)
     assert isinstance(net, JudgeNet)
     return Judge(net)
 
@@ -148,14 +156,14 @@ def accuracy(judge: Judge, autoencoder: AutoencoderKL, split: Split) -> dict[str
     """Share of correct classes per attribute, and of correct pixels, on renders that the autoencoder reconstructs."""
     images = torch.from_numpy(split.images)
     pictures = reconstruct(autoencoder, images, torch.Generator().manual_seed(0), noise=0.0)
-    truth = torch.tensor([answers(portrait) for portrait in split.portraits])
+    truth = torch.tensor([answers(portrait, judge.net.answers) for portrait in split.portraits])
     logits, parts = [], []
     for batch in pictures.split(100):
         answer, _, segments = judge.net(batch)
         logits.append(answer)
         parts.append(segments.argmax(dim=1))
     result = {}
-    for column, name in enumerate(HEADS):
+    for column, name in enumerate(judge.net.answers):
         visible = truth[:, column] != IGNORE
         guess = torch.cat([answer[name] for answer in logits]).argmax(dim=1)
         result[name] = float((guess == truth[:, column])[visible].float().mean())

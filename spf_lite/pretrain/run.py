@@ -22,6 +22,8 @@ from spf_lite.pretrain.loop import Schedule, process_state
 logger = logging.getLogger(__name__)
 
 PARTS = ("autoencoder", "clip", "unet", "decoder", "judge", "preview")
+#: The judge of the last test, which came when the others were finished.
+FINAL_JUDGE = "judge-final"
 
 
 def default_work_folder() -> Path:
@@ -86,6 +88,14 @@ def _judge(work: Path, steps: int | None = None) -> Judge:
     return Judge.load(path)
 
 
+def _final_judge(work: Path, steps: int | None = None) -> Judge:
+    path = work / "parts" / FINAL_JUDGE
+    if not path.exists():
+        dataset.build(work / "portraits", splits=("final",))
+        _finished(path, judge.train(work, _decoder(work), _longer(judge.SCHEDULE, steps), final=True).save)
+    return Judge.load(path)
+
+
 def _preview(work: Path, steps: int | None = None) -> AutoencoderTiny:
     path = work / "parts" / "preview"
     if not path.exists():
@@ -98,7 +108,7 @@ def pretrain(part: str, work: Path, steps: int | None = None) -> None:
     """Train one part (and whatever it needs), or ``all``.
 
     Args:
-        part: one of :data:`PARTS`, or ``all``.
+        part: one of :data:`PARTS`, :data:`FINAL_JUDGE`, or ``all``.
         work: the folder of renders, checkpoints, logs and finished parts.
         steps: train the part for this many steps instead of its schedule's; a finished UNet is trained further if it
             has had fewer.
@@ -113,9 +123,10 @@ def pretrain(part: str, work: Path, steps: int | None = None) -> None:
         "decoder": _decoder,
         "judge": _judge,
         "preview": _preview,
+        FINAL_JUDGE: _final_judge,
     }
     if part != "all" and part not in makers:
-        raise ValueError(f"unknown part {part!r}: expected all, {', '.join(PARTS)}")
+        raise ValueError(f"unknown part {part!r}: expected all, {', '.join(makers)}")
     dataset.build(work / "portraits")
     for name in PARTS if part == "all" else (part,):
         logger.info("pretraining: %s", name)
@@ -129,3 +140,8 @@ def ship_all(work: Path, folder: Path) -> None:
     ship.ship_judge(_judge(work), folder)
     ship.ship_preview(_preview(work), folder)
     ship.ship_log(work, folder)
+
+
+def ship_final_judge(work: Path, folder: Path) -> None:
+    """Put the judge of the last test beside a model in ``folder``."""
+    ship.ship_judge(_final_judge(work), folder, FINAL_JUDGE)

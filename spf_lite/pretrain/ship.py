@@ -80,10 +80,10 @@ def ship(pipeline: StableDiffusionPipeline, clip: CLIPModel, folder: Path) -> No
         module.to(torch.float32)
 
 
-def ship_judge(judge: Judge, folder: Path) -> None:
+def ship_judge(judge: Judge, folder: Path, name: str = "judge") -> None:
     """Write the judge in float16 beside the pipeline."""
     judge.net.to(torch.float16)
-    judge.save(folder / "judge")
+    judge.save(folder / name)
     judge.net.to(torch.float32)
 
 

@@ -63,6 +63,7 @@ class Target:
     color: str | None = None
 
 
+#: What the book teaches, and what CLIP and the judge have seen.
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
@@ -81,10 +82,21 @@ TARGETS: dict[str, Target] = {
     )
 }
 
+#: The last test: targets that came after every recipe was fixed. No part of the model has seen them, its text encoder
+#: does not even know their words, and a judge of their own finds them.
+FINAL_TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target("whiskers", "whiskers", "addition"),
+        Target("chef-hat", "a chef hat", "addition", affects=("hair_style", "hair_color")),
+        Target("spacesuit", "a spacesuit", "replacement", replaces="clothes", affects=("clothes", "clothes_color")),
+    )
+}
+
 
 @dataclass(frozen=True)
 class Portrait:
-    """One portrait: a value for each attribute and trait, and the names of the :data:`TARGETS` that it shows."""
+    """One portrait: a value for each attribute and trait, and the names of the targets that it shows."""
 
     hair_style: str = "short"
     hair_color: str = "brown"
@@ -106,6 +118,9 @@ class Portrait:
             get_target(target)
         if len(set(self.targets) & {"sunglasses", "eyepatch"}) == 2:
             raise ValueError("a portrait wears sunglasses or an eyepatch, not both: the artwork has one place for them")
+        for place in (("beard", "whiskers"), ("winter-hat", "chef-hat"), ("blazer", "spacesuit")):
+            if len(set(self.targets) & set(place)) == 2:
+                raise ValueError(f"a portrait shows {place[0]} or {place[1]}: the artwork has one place for them")
 
     def with_targets(self, *names: str) -> Portrait:
         """The same person, showing exactly the named targets."""
@@ -118,14 +133,15 @@ class Portrait:
 
 
 def get_target(name: str) -> Target:
-    """Look a target up by name.
+    """Look a target up by name, among :data:`TARGETS` and :data:`FINAL_TARGETS`.
 
     Raises:
         ValueError: if the tiny world has no such target; the message lists those it has.
     """
-    if name not in TARGETS:
-        raise ValueError(f"unknown target {name!r}: the tiny world has {', '.join(TARGETS)}")
-    return TARGETS[name]
+    known = {**TARGETS, **FINAL_TARGETS}
+    if name not in known:
+        raise ValueError(f"unknown target {name!r}: the tiny world has {', '.join(known)}")
+    return known[name]
 
 
 def random_portrait(rng: Random, **fixed: str) -> Portrait:

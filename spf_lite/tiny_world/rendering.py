@@ -52,6 +52,9 @@ _BROWS = {
     "sad": "SAD_CONCERNED_NATURAL",
     "shouting": "ANGRY_NATURAL",
 }
+_HATS = {"winter-hat": "WINTER_HAT_2", "chef-hat": "CHEF_CAP"}
+_SUITS = {"blazer": "BLAZER_SHIRT", "spacesuit": "ASTRONAUT_SUIT"}
+_FACIAL_HAIR = {"": "NONE", "beard": "BEARD_MEDIUM", "whiskers": "MOUSTACHE_MAGNUM"}
 _EYES = {"round": "DEFAULT", "narrow": "SQUINT", "sideways": "SIDE", "merry": "HAPPY"}
 _NOSE = {"medium": "DEFAULT", "small": "SMALL", "wide": "WIDE"}
 
@@ -85,10 +88,9 @@ _SVG_HEAD = re.compile(r'width="264px" height="280px" viewBox="0 0 264 280"')
 
 
 @lru_cache(maxsize=8192)
-def _drawing(hair: str, clothes: str, expression: str, eyes: str, nose: str, accessory: str, beard: bool) -> str:
+def _drawing(hair: str, clothes: str, expression: str, eyes: str, nose: str, accessory: str, beard: str) -> str:
     """The SVG text of one structure, in placeholder colours. An empty name leaves a part out."""
-    is_hat = hair == "hat"
-    top = avatars.HatType.WINTER_HAT_2 if is_hat else avatars.HairType[_HAIR[hair] if hair else "NONE"]
+    top = avatars.HatType[_HATS[hair]] if hair in _HATS else avatars.HairType[_HAIR[hair] if hair else "NONE"]
     svg = avatars.Avatar(
         style=avatars.AvatarStyle.TRANSPARENT,
         top=top,
@@ -97,7 +99,7 @@ def _drawing(hair: str, clothes: str, expression: str, eyes: str, nose: str, acc
         mouth=avatars.MouthType[_MOUTH[expression]] if expression else "",
         eyes=avatars.EyeType[_EYES[eyes]] if eyes else "",
         nose=avatars.NoseType[_NOSE[nose]] if nose else "",
-        facial_hair=avatars.FacialHairType.BEARD_MEDIUM if beard else avatars.FacialHairType.NONE,
+        facial_hair=avatars.FacialHairType[_FACIAL_HAIR[beard]],
         facial_hair_color=_BEARD,
         skin_color=_SKIN,
         hair_color=_HAIR_PAINT,
@@ -112,21 +114,26 @@ def _drawing(hair: str, clothes: str, expression: str, eyes: str, nose: str, acc
     return svg
 
 
-def _structure(portrait: Portrait) -> tuple[str, str, str, str, str, str, bool]:
+def _structure(portrait: Portrait) -> tuple[str, str, str, str, str, str, str]:
     targets = portrait.targets
+
+    def shown(among: dict[str, str], otherwise: str) -> str:
+        return next((name for name in targets if name in among), otherwise)
+
+    suit = shown(_SUITS, "")
     accessory = "PRESCRIPTION_2" if portrait.glasses == "yes" else ""
     if "sunglasses" in targets:
         accessory = "WAYFARERS"
     if "eyepatch" in targets:
         accessory = "EYEPATCH"
     return (
-        "hat" if "winter-hat" in targets else portrait.hair_style,
-        "BLAZER_SHIRT" if "blazer" in targets else _CLOTHES[portrait.clothes],
+        shown(_HATS, portrait.hair_style),
+        _SUITS[suit] if suit else _CLOTHES[portrait.clothes],
         portrait.expression,
         portrait.eyes,
         portrait.nose,
         accessory,
-        "beard" in targets,
+        shown(_FACIAL_HAIR, ""),
     )
 
 
@@ -179,13 +186,13 @@ def _pencil_sketch(image: Image.Image) -> Image.Image:
 
 
 @lru_cache(maxsize=4096)
-def _part_mask(structure: tuple[str, str, str, str, str, str, bool], size: int) -> NDArray[np.uint8]:
+def _part_mask(structure: tuple[str, str, str, str, str, str, str], size: int) -> NDArray[np.uint8]:
     hair, clothes, expression, eyes, nose, accessory, beard = structure
     stages = (
-        (("", "", "", "", "", "", False), "skin"),
-        (("", clothes, "", "", "", "", False), "clothes"),
-        (("", clothes, expression, eyes, nose, "", False), "face"),
-        ((hair, clothes, expression, eyes, nose, "", False), "accessory" if hair == "hat" else "hair"),
+        (("", "", "", "", "", "", ""), "skin"),
+        (("", clothes, "", "", "", "", ""), "clothes"),
+        (("", clothes, expression, eyes, nose, "", ""), "face"),
+        ((hair, clothes, expression, eyes, nose, "", ""), "accessory" if hair in _HATS else "hair"),
         ((hair, clothes, expression, eyes, nose, "", beard), "hair"),
         ((hair, clothes, expression, eyes, nose, accessory, beard), "accessory"),
     )

@@ -170,3 +170,6 @@ def test_check_prints_the_table_and_fails_when_something_is_missed(
     monkeypatch.setattr(evaluation, "check_model", lambda backbone, prompts: [good] * prompts)
     assert run("check", "--model", model, "--prompts", 2) == 0
     assert logged.records[-1].message == "2 of 2 requirements met"
+    monkeypatch.setattr(evaluation, "check_last_test", lambda backbone, prompts: [good] * (prompts + 1))
+    assert run("check", "--model", model, "--prompts", 2, "--last-test") == 0
+    assert logged.records[-1].message == "3 of 3 requirements met"

@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from spf_lite.evaluation.judge import HEADS, Judge, JudgeNet, head_of, load_judge, prepare
+from spf_lite.evaluation.judge import FINAL_HEADS, HEADS, Judge, JudgeNet, head_of, load_judge, prepare
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.pretrain.judge import IGNORE, answers, pairs_by_identity
-from spf_lite.tiny_world.portraits import TARGETS, Portrait
+from spf_lite.tiny_world.portraits import FINAL_TARGETS, TARGETS, Portrait
 from spf_lite.tiny_world.rendering import render
 
 
@@ -21,6 +21,8 @@ def untrained() -> Judge:
 def test_every_target_has_a_head() -> None:
     for target in TARGETS:
         assert target in HEADS[head_of(target)]
+    for target in FINAL_TARGETS:
+        assert target in FINAL_HEADS[head_of(target)] and target not in HEADS[head_of(target)]
     with pytest.raises(ValueError, match="unknown target"):
         head_of("monocle")
 
@@ -76,3 +78,29 @@ def test_what_a_target_hides_is_not_asked() -> None:
 def test_identity_pairs_show_the_same_person() -> None:
     people = [Portrait(), Portrait(background="blue"), Portrait(skin="dark"), Portrait(targets=("winter-hat",))]
     assert pairs_by_identity(people) == {Portrait().identity: [0, 1]}
+
+
+def test_the_last_test_has_a_judge_of_its_own(toy_samples: Path) -> None:
+    folder = toy_samples / "tiny-portraits"
+    torch.manual_seed(1)
+    final = Judge(JudgeNet(width=8, final=True))
+    final.save(folder / "judge-final")
+    backbone = load(str(folder))
+    assert load_judge(backbone).net.answers == load_judge(backbone, "beard").net.answers == HEADS
+    found = load_judge(backbone, "beard", "whiskers")
+    assert found.net.answers == FINAL_HEADS
+    pictures = [render(Portrait()), render(Portrait(skin="dark"))]
+    assert found(pictures).attributes == final(pictures).attributes
+    assert found(pictures).shows("spacesuit").shape == (2,)
+
+
+def test_answers_name_the_targets_of_the_last_test() -> None:
+    names = list(FINAL_HEADS)
+    for target in FINAL_TARGETS:
+        given = answers(Portrait().with_targets(target), FINAL_HEADS)
+        head = head_of(target)
+        assert FINAL_HEADS[head][given[names.index(head)]] == target
+    hidden = answers(Portrait().with_targets("chef-hat"), FINAL_HEADS)
+    assert [name for name, value in zip(names, hidden, strict=True) if value == IGNORE] == ["hair_style", "hair_color"]
+    people = [Portrait(), Portrait(background="pink"), Portrait().with_targets("chef-hat")]
+    assert list(pairs_by_identity(people).values()) == [[0, 1]], "hair that a hat hides says nothing of who it is"

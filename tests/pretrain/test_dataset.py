@@ -1,4 +1,5 @@
 import multiprocessing
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 
 from spf_lite.pretrain import dataset
 from spf_lite.pretrain.dataset import SPLITS, load_split, portraits_of
-from spf_lite.tiny_world.portraits import TARGETS
+from spf_lite.tiny_world.portraits import FINAL_TARGETS, TARGETS
 from spf_lite.tiny_world.rendering import part_mask, render
 
 
@@ -64,3 +65,9 @@ def test_what_is_there_is_not_rendered_again(small: None, tmp_path: Path, monkey
     (tmp_path / "base-001.npz").unlink()
     with pytest.raises(AssertionError, match="rendered again"):
         dataset.build(tmp_path)
+
+
+def test_the_last_test_has_portraits_of_all_targets_and_the_others_are_what_they_were() -> None:
+    shown = {name: Counter(t for p in portraits_of(name, 0) for t in p.targets) for name in ("mixed", "final")}
+    assert set(shown["mixed"]) == set(TARGETS)
+    assert set(shown["final"]) == {*TARGETS, *FINAL_TARGETS} and min(shown["final"].values()) > 30

@@ -10,13 +10,14 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from spf_lite.data.sets.custom_set import CustomSet
-from spf_lite.evaluation.judge import Judge
+from spf_lite.evaluation.judge import FINAL_HEADS, Judge, head_of, load_judge
 from spf_lite.models.adapters.learned import targets_of
 from spf_lite.models.backbone import Backbone, load
 from spf_lite.models.running.sampling import sample
 from spf_lite.models.specification import specification_of
 from spf_lite.pretrain.run import PARTS
-from spf_lite.tiny_world.portraits import TARGETS, Portrait, describe
+from spf_lite.tiny_world.portraits import FINAL_TARGETS, TARGETS, Portrait, describe
+from spf_lite.tiny_world.rendering import render
 from spf_lite.training.run.export import learned_target
 
 DATA = Path(__file__).parents[2] / "data_samples"
@@ -166,3 +167,14 @@ def test_every_adapter_loads_in_plain_diffusers_and_changes_the_picture(target: 
     tuned = sample(plain_diffusers, prompt, seeds=[0], steps=8)[0]
     change = np.abs(np.asarray(plain, dtype=int) - np.asarray(tuned, dtype=int))
     assert change.max() > 30 and change.mean() > 0.5
+
+
+@pytest.mark.parametrize("target", FINAL_TARGETS)
+def test_the_judge_of_the_last_test_tells_its_targets_from_people_without(target: str) -> None:
+    judge = load_judge(load(), target)
+    assert judge.net.answers == FINAL_HEADS
+    without, shown = judge([render(p) for p in PEOPLE]), judge([render(p.with_targets(target)) for p in PEOPLE])
+    assert not without.shows(target).any() and shown.shows(target).all()
+    unrelated = {"skin", "expression", "background"} - {head_of(target)}
+    for person, seen in zip(PEOPLE, shown.attributes, strict=True):
+        assert all(seen[name] == getattr(person, name) for name in unrelated)

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spf_lite.tiny_world.portraits import ATTRIBUTES, TARGETS, TRAITS, Portrait, random_portrait
+from spf_lite.tiny_world.portraits import ATTRIBUTES, FINAL_TARGETS, TARGETS, TRAITS, Portrait, random_portrait
 from spf_lite.tiny_world.rendering import BACKGROUND_COLORS, PARTS, counterfactual, part_mask, render, true_region
 
 
@@ -73,3 +73,23 @@ def test_the_region_of_sunglasses_is_their_part() -> None:
     accessory = part_mask(portrait.with_targets("sunglasses")) == PARTS.index("accessory")
     region = true_region(portrait, "sunglasses")
     assert (accessory & region).sum() / (accessory | region).sum() > 0.7
+
+
+@pytest.mark.parametrize("target", FINAL_TARGETS)
+def test_targets_of_the_last_test_look_like_no_other_and_change_what_they_say(target: str) -> None:
+    plain = Portrait()
+    shown = {
+        name: render(plain.with_targets(name)).tobytes() for name in ("beard", "winter-hat", "blazer", *FINAL_TARGETS)
+    }
+    assert len({*shown.values(), render(plain).tobytes()}) == len(shown) + 1
+    region = true_region(plain, target)
+    where = {"whiskers": slice(60, 90), "chef-hat": slice(0, 70), "spacesuit": slice(85, 128)}[target]
+    assert region[where].any() and not np.delete(region, np.r_[where], axis=0).any()
+    parts = {PARTS[k] for k in np.unique(part_mask(plain.with_targets(target))[region])}
+    assert parts & {"whiskers": {"hair"}, "chef-hat": {"accessory"}, "spacesuit": {"clothes"}}[target]
+
+
+def test_one_place_holds_one_target() -> None:
+    for names in (("beard", "whiskers"), ("winter-hat", "chef-hat"), ("blazer", "spacesuit")):
+        with pytest.raises(ValueError, match=f"{names[0]} or {names[1]}: the artwork has one place"):
+            Portrait(targets=names)
