@@ -1,7 +1,9 @@
 """The pages of the library: every public module, and an index of equations that leads to functions and chapters."""
 
+import ast
 import importlib
 import inspect
+import io
 import pkgutil
 import re
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from api_pages import MARK, public_modules
+from docutils.core import publish_doctree
 
 import spf_lite
 from spf_lite.method import control_map, losses, purecc
@@ -81,3 +84,30 @@ def test_every_step_of_the_control_map_is_in_the_index() -> None:
     listed = {function for _, function, _ in EQUATIONS}
     for name in ("noise_difference", "phrase_attention_maps", "combine", "averaged_maps"):
         assert f"{control_map.__name__}.{name}" in listed
+
+
+def _docstrings() -> list[tuple[str, str]]:
+    """Every docstring that holds a table, with where it stands."""
+    found = []
+    for path in sorted((BOOK.parent / "spf_lite").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                text = ast.get_docstring(node)
+                if text and re.search(r"^=+  =", text, flags=re.MULTILINE):
+                    found.append((f"{path.name}:{getattr(node, 'lineno', 1)}", text))
+    return found
+
+
+def test_tables_in_docstrings_are_well_formed() -> None:
+    tables = dict(_docstrings())
+    assert len(tables) > 3
+    assert not _malformed("==  ==\na   b\n==  ==\nc   d\n==  ==")
+    assert _malformed("==  ==\na   b\n==  ==\nccc d\n==  ==")
+    assert [where for where, text in tables.items() if _malformed(text)] == []
+
+
+def _malformed(text: str) -> bool:
+    """Whether a text holds a table that Sphinx refuses."""
+    said = io.StringIO()
+    publish_doctree(text, settings_overrides={"report_level": 3, "warning_stream": said})
+    return "Malformed table" in said.getvalue()
