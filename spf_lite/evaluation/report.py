@@ -36,25 +36,27 @@ SHORT = " (short)"
 
 #: Measures that count attributes. They are taken in both text forms.
 _OF_ATTRIBUTES = {
-    "pure": Measure("share of portraits with the target and nothing else changed", 1, "attributes.pure"),
+    "pure": Measure("share of portraits with the target and nothing else changed", 1, "measures.attributes.pure"),
     "false-positive rate": Measure("share of base texts for which the target shows", -1, "judge"),
     "target found": Measure("share of portraits in which the judge sees the target", 1, "judge"),
-    "flip rate": Measure("share of unrelated attributes that changed", -1, "attributes.flip_rates"),
-    "flip rate at base text": Measure("the same for the base text alone", -1, "attributes.flip_rates"),
+    "flip rate": Measure("share of unrelated attributes that changed", -1, "measures.attributes.flip_rates"),
+    "flip rate at base text": Measure("the same for the base text alone", -1, "measures.attributes.flip_rates"),
     "bias pick-up": Measure(
-        "gain in the share of the set's spurious attributes", -1, "attributes.bias_pickup", (-1, 1)
+        "gain in the share of the set's spurious attributes", -1, "measures.attributes.bias_pickup", (-1, 1)
     ),
 }
 
 #: Measures that compare pictures, parts or embeddings, in the full text form.
 _OF_PICTURES = {
-    "CLIP-T": Measure("cosine of portrait and target text", 1, "pictures.similarity", (-1, 1)),
-    "leakage": Measure("share of the change outside the target's region", -1, "pictures.leakage"),
-    "CLIP-I": Measure("cosine of the portraits before and after", 1, "pictures.similarity", (-1, 1)),
-    "identity": Measure("cosine of the judge's identity embeddings", 1, "pictures.similarity", (-1, 1)),
-    "segmentation": Measure("agreement of the parts outside the region", 1, "pictures.segmentation_consistency"),
-    "over-alignment": Measure("share of the needed change that did not happen", -1, "pictures.over_alignment"),
-    "reconstruction": Measure("change for the base text alone", -1, "pictures.reconstruction_error"),
+    "CLIP-T": Measure("cosine of portrait and target text", 1, "measures.pictures.similarity", (-1, 1)),
+    "leakage": Measure("share of the change outside the target's region", -1, "measures.pictures.leakage"),
+    "CLIP-I": Measure("cosine of the portraits before and after", 1, "measures.pictures.similarity", (-1, 1)),
+    "identity": Measure("cosine of the judge's identity embeddings", 1, "measures.pictures.similarity", (-1, 1)),
+    "segmentation": Measure(
+        "agreement of the parts outside the region", 1, "measures.pictures.segmentation_consistency"
+    ),
+    "over-alignment": Measure("share of the needed change that did not happen", -1, "measures.pictures.over_alignment"),
+    "reconstruction": Measure("change for the base text alone", -1, "measures.pictures.reconstruction_error"),
 }
 
 #: Every measure of a :class:`PollutionReport`, in the order of its table.
