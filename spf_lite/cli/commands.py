@@ -36,12 +36,13 @@ def custom(options: Namespace) -> int:
 
 def pretrain(options: Namespace) -> int:
     """Also under ``torchrun --nproc-per-node 2 -m spf_lite.cli pretrain unet``: two processes share each batch."""
+    from spf_lite.evaluation.judge import FINAL_JUDGE
     from spf_lite.pretrain import run
 
     work = options.work or run.default_work_folder()
     run.pretrain(options.part, work, options.steps)
     if options.ship:
-        ship = run.ship_final_judge if options.part == run.FINAL_JUDGE else run.ship_all
+        ship = run.ship_final_judge if options.part == FINAL_JUDGE else run.ship_all
         ship(work, options.ship)
         logger.info("wrote %s", options.ship)
     return 0

@@ -50,6 +50,8 @@ FINAL_HEADS: dict[str, tuple[str, ...]] = {
 }
 
 INPUT_SIZE = 64
+#: Folders beside a model's weights: the judge, and that of the last test.
+JUDGE, FINAL_JUDGE = "judge", "judge-final"
 
 
 def head_of(target: str) -> str:
@@ -223,4 +225,4 @@ def load_judge(backbone: Backbone, *targets: str) -> Judge:
     Raises:
         FileNotFoundError: if there is none: only the tiny world can be judged.
     """
-    return Judge.load(Path(backbone.spec.source) / ("judge-final" if set(targets) & set(FINAL_TARGETS) else "judge"))
+    return Judge.load(Path(backbone.spec.source) / (FINAL_JUDGE if set(targets) & set(FINAL_TARGETS) else JUDGE))

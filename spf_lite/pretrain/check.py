@@ -116,17 +116,24 @@ def check_model(backbone: Backbone, prompts: int = 256) -> list[Check]:
         FileNotFoundError: if there is no judge in the model's folder.
     """
     judge = load_judge(backbone)
-    return [
-        *prompt_following(backbone, judge, prompts),
-        *unseen_targets(backbone, judge, max(1, prompts // 4)),
-        *held_out_accuracy(backbone.pipe.vae, judge, max(1, 4 * prompts - 24)),
-    ]
+    return [*prompt_following(backbone, judge, prompts), *_targets_and_judge(backbone, judge, prompts)]
 
 
 def check_last_test(backbone: Backbone, prompts: int = 256) -> list[Check]:
     """The table of the last test's targets and judge; as :func:`check_model`, which has prompt following."""
     judge = load_judge(backbone, *FINAL_TARGETS)
+    return _targets_and_judge(backbone, judge, prompts, FINAL_TARGETS, "final-held-out")
+
+
+def _targets_and_judge(
+    backbone: Backbone,
+    judge: Judge,
+    prompts: int,
+    targets: Iterable[str] = tuple(TARGETS),
+    split: str = "held-out",
+) -> list[Check]:
+    """Whether targets are unknown, and how right the judge is, on numbers of portraits that scale with the prompts."""
     return [
-        *unseen_targets(backbone, judge, max(1, prompts // 4), targets=FINAL_TARGETS),
-        *held_out_accuracy(backbone.pipe.vae, judge, max(1, 4 * prompts - 24), "final-held-out"),
+        *unseen_targets(backbone, judge, max(1, prompts // 4), targets=targets),
+        *held_out_accuracy(backbone.pipe.vae, judge, max(1, 4 * prompts - 24), split),
     ]

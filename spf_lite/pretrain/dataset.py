@@ -33,6 +33,11 @@ FINAL_SPLITS: dict[str, int] = {"final": 12, "final-held-out": 1}
 MASK_SIZE = 64
 
 
+def chunks_of(split: str) -> int:
+    """How many chunks a split has."""
+    return {**SPLITS, **FINAL_SPLITS}[split]
+
+
 def portraits_of(split: str, chunk: int) -> list[Portrait]:
     """The portraits of one chunk, sampled from its name as seed: only pixels need to be stored."""
     rng = Random(f"{split}-{chunk}")
@@ -71,8 +76,7 @@ def build(
         splits: which.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    counts = {**SPLITS, **FINAL_SPLITS}
-    jobs = [(split, chunk) for split in splits for chunk in range(counts[split])]
+    jobs = [(split, chunk) for split in splits for chunk in range(chunks_of(split))]
     todo = [job for job in jobs if not (folder / f"{job[0]}-{job[1]:03d}.npz").exists()]
     if not todo:
         return
@@ -94,7 +98,7 @@ class Split:
 def load_split(folder: Path, split: str, chunks: int | None = None) -> Split:
     """Read the first ``chunks`` chunks of a split (all of them by default)."""
     images, masks, portraits = [], [], []
-    for chunk in range({**SPLITS, **FINAL_SPLITS}[split] if chunks is None else chunks):
+    for chunk in range(chunks_of(split) if chunks is None else chunks):
         with np.load(folder / f"{split}-{chunk:03d}.npz") as data:
             images.append(data["images"])
             if "masks" in data:

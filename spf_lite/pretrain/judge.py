@@ -18,7 +18,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from spf_lite.evaluation.judge import FINAL_HEADS, HEADS, Judge, JudgeNet
+from spf_lite.evaluation.judge import FINAL_HEADS, FINAL_JUDGE, HEADS, JUDGE, Judge, JudgeNet
 from spf_lite.pretrain.autoencoder import to_tensor
 from spf_lite.pretrain.clip import roughen, shrink
 from spf_lite.pretrain.dataset import Split, load_split
@@ -146,7 +146,7 @@ def train(folder: Path, autoencoder: AutoencoderKL, schedule: Schedule = SCHEDUL
         return losses(net, roughen(batch, generator), truth[chosen], masks[chosen], same)
 
     torch.manual_seed(0)
-    net = fit("judge-final" if final else "judge", JudgeNet(final=final), step, schedule, folder)
+    net = fit(FINAL_JUDGE if final else JUDGE, JudgeNet(final=final), step, schedule, folder)
     assert isinstance(net, JudgeNet)
     return Judge(net)
 

@@ -15,15 +15,13 @@ from pathlib import Path
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTokenizer
 
-from spf_lite.evaluation.judge import Judge
+from spf_lite.evaluation.judge import FINAL_JUDGE, Judge
 from spf_lite.pretrain import autoencoder, clip, dataset, decoders, judge, ship, unet
 from spf_lite.pretrain.loop import Schedule, process_state
 
 logger = logging.getLogger(__name__)
 
 PARTS = ("autoencoder", "clip", "unet", "decoder", "judge", "preview")
-#: The judge of the last test, which came when the others were finished.
-FINAL_JUDGE = "judge-final"
 
 
 def default_work_folder() -> Path:
@@ -108,7 +106,7 @@ def pretrain(part: str, work: Path, steps: int | None = None) -> None:
     """Train one part (and whatever it needs), or ``all``.
 
     Args:
-        part: one of :data:`PARTS`, :data:`FINAL_JUDGE`, or ``all``.
+        part: one of :data:`PARTS`, ``judge-final`` (the judge of the last test), or ``all``.
         work: the folder of renders, checkpoints, logs and finished parts.
         steps: train the part for this many steps instead of its schedule's; a finished UNet is trained further if it
             has had fewer.

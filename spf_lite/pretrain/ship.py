@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from spf_lite.evaluation.judge import Judge
+from spf_lite.evaluation.judge import JUDGE, Judge
 from spf_lite.pretrain import clip as tiny_clip
 from spf_lite.pretrain.unet import build_scheduler
 
@@ -80,7 +80,7 @@ def ship(pipeline: StableDiffusionPipeline, clip: CLIPModel, folder: Path) -> No
         module.to(torch.float32)
 
 
-def ship_judge(judge: Judge, folder: Path, name: str = "judge") -> None:
+def ship_judge(judge: Judge, folder: Path, name: str = JUDGE) -> None:
     """Write the judge in float16 beside the pipeline."""
     judge.net.to(torch.float16)
     judge.save(folder / name)

@@ -120,7 +120,6 @@ def _structure(portrait: Portrait) -> tuple[str, str, str, str, str, str, str]:
     def shown(among: dict[str, str], otherwise: str) -> str:
         return next((name for name in targets if name in among), otherwise)
 
-    suit = shown(_SUITS, "")
     accessory = "PRESCRIPTION_2" if portrait.glasses == "yes" else ""
     if "sunglasses" in targets:
         accessory = "WAYFARERS"
@@ -128,7 +127,7 @@ def _structure(portrait: Portrait) -> tuple[str, str, str, str, str, str, str]:
         accessory = "EYEPATCH"
     return (
         shown(_HATS, portrait.hair_style),
-        _SUITS[suit] if suit else _CLOTHES[portrait.clothes],
+        {**_CLOTHES, **_SUITS}[shown(_SUITS, portrait.clothes)],
         portrait.expression,
         portrait.eyes,
         portrait.nose,

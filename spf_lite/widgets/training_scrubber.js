@@ -58,7 +58,6 @@ function render({ model, el }) {
   function showRuns() {
     if (!shown().length) return;
     choice.check(model.get("run"));
-    choice.root.hidden = beside() || model.get("runs").length < 2;
     range.slider.max = String(shown()[0].steps.length - 1);
     drawn = shown().map((run) => ({ run, row: pictureRow(), lines: chartsOf(run) }));
     rows.replaceChildren(...drawn.map(({ row }) => row.root));
@@ -67,7 +66,7 @@ function render({ model, el }) {
   }
 
   function showAll() {
-    choice.offer(model.get("runs").map((run) => run.label));
+    choice.offer(beside() ? [] : model.get("runs").map((run) => run.label)); // nothing to choose: not shown
     setColumns(root, people().length);
     showRuns();
   }

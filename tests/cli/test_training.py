@@ -56,21 +56,24 @@ def test_train_goes_on_with_a_run_only_where_there_is_one(
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 3
 
 
+def sampled(model: str, picture: Path, *options: object) -> bytes:
+    """What the command ``sample`` writes with some options."""
+    assert run("sample", "sunglasses", picture, "--model", model, "--steps", 2, "--seeds", 0, *options) == 0
+    return picture.read_bytes()
+
+
 def test_a_lora_file_at_any_strength(model: str, custom_folder: Path, short_recipes: None, tmp_path: Path) -> None:
     assert run("train", custom_folder, tmp_path / "run", "--model", model, "--method", "naive") == 0
     file = tmp_path / "of_any_name.safetensors"
     shutil.copy(tmp_path / "run" / "adapter" / ADAPTER_FILE, file)
-    seen = {}
-    for name, options in {
+    adapters = {
         "base": (),
         "none": ("--adapter", file, "--strength", 0),
         "whole": ("--adapter", file),
         "folder": ("--adapter", tmp_path / "run" / "adapter"),
         "twice": ("--adapter", file, "--strength", 2),
-    }.items():
-        picture = tmp_path / f"{name}.png"
-        assert run("sample", "sunglasses", picture, "--model", model, "--steps", 2, "--seeds", 0, *options) == 0
-        seen[name] = picture.read_bytes()
+    }
+    seen = {name: sampled(model, tmp_path / f"{name}.png", *options) for name, options in adapters.items()}
     assert seen["none"] == seen["base"] and seen["whole"] == seen["folder"]
     assert len({seen[name] for name in ("base", "whole", "twice")}) == 3
 
@@ -96,17 +99,14 @@ def test_one_attribute_after_another(
         "first, strength 1, rank 2",
         "third, strength 1, rank 4",
     ]
-    seen = {}
-    for name, options in {
+    adapters = {
         "both": ("--adapter", tmp_path / "both"),
         "each": ("--adapter", first / "adapter", "--adapter", second / "adapter"),
         "half": ("--adapter", first / "adapter", "--strength", 1, "--adapter", second / "adapter", "--strength", 0.5),
         "one": ("--adapter", tmp_path / "one"),
         "first": ("--adapter", first / "adapter"),
-    }.items():
-        picture = tmp_path / f"{name}.png"
-        assert run("sample", "sunglasses", picture, "--model", model, "--steps", 2, "--seeds", 0, *options) == 0
-        seen[name] = picture.read_bytes()
+    }
+    seen = {name: sampled(model, tmp_path / f"{name}.png", *options) for name, options in adapters.items()}
     assert seen["both"] == seen["each"] and seen["one"] == seen["first"]
     assert len({seen[name] for name in ("both", "half", "first")}) == 3
 
