@@ -31,6 +31,8 @@ FURTHER_COLORS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 MARK = "#D55E00"
 #: Of labels beside portraits: legible on white and on black.
 LABEL = "#757E87"
+#: Height of the text beside portraits, in pixels of a page; width of a page's text, in pixels; dots per inch of a figure.
+LABEL_PIXELS, PAGE, DOTS = 11, 592, 150
 
 STYLE: Any = {
     "font.size": 10,
@@ -88,12 +90,14 @@ def portrait_grid(
     if marks is not None and [len(row) for row in marks] != [shape[1]] * shape[0]:
         raise ValueError(f"marks must be {shape[0]} x {shape[1]}, as the portraits are")
 
-    text = float(np.clip(6.5 * side, 8, 14))
-    letters = int(72 * side / (0.52 * (text - 1.5)))  # a letter is about 0.52 of its font's size wide
+    text = _points(LABEL_PIXELS, side * shape[1])
+    letters = max(int(72 * side / (0.57 * text)), 1)  # a letter is about 0.57 of its font's size wide
+    row_labels = [_wrapped(label, letters) for label in row_labels]
     marks = [[_wrapped(note, letters) for note in row] for row in marks] if marks else None
-    lines = max((note.count("\n") + bool(note) for row in marks or [] for note in row), default=0)
+    lines = sum(max(note.count("\n") + bool(note) for note in row) for row in marks or [])
     with rc_context(STYLE):
-        sheet = Sheet(figsize=(side * shape[1], (side + text / 72 * lines) * shape[0]), dpi=150, layout="constrained")
+        height = side * shape[0] + 1.2 * text / 72 * lines
+        sheet = Sheet(figsize=(side * shape[1], height), dpi=DOTS, layout="constrained")
         sheet.set_facecolor("none")
         axes = sheet.subplots(*shape, squeeze=False)
         for r, row in enumerate(rows):
@@ -106,8 +110,14 @@ def portrait_grid(
     return sheet
 
 
+def _points(pixels: float, width: float) -> float:
+    """The font size that has so many pixels on a page, in a figure of a width in inches that may be scaled down."""
+    shown = min(DOTS * width, PAGE)
+    return pixels * 72 * width / shown
+
+
 def _wrapped(note: str, letters: int) -> str:
-    return "\n".join(fill(line, letters, break_long_words=False) for line in note.split("\n"))
+    return "\n".join(fill(line, letters, break_long_words=False, break_on_hyphens=False) for line in note.split("\n"))
 
 
 def _portrait(axes: Axes, image: Image.Image, note: str, text: float) -> None:
@@ -116,7 +126,7 @@ def _portrait(axes: Axes, image: Image.Image, note: str, text: float) -> None:
     for spine in axes.spines.values():
         spine.set(visible=bool(note), color=MARK, linewidth=2.5)
     if note:
-        axes.set_xlabel(note, fontsize=text - 1.5, color=MARK)
+        axes.set_xlabel(note, fontsize=text, color=MARK)
 
 
 def tinted(image: Image.Image, strength: ArrayLike, color: str = COLORS["dual path"]) -> Image.Image:

@@ -59,6 +59,14 @@ def test_every_picture_has_real_alt_text(page_file: Path) -> None:
         assert alt and len(alt) >= 40 and not alt.startswith(("_images", "/")), f"{source[:60]}: {alt!r}"
 
 
+def test_every_figure_has_a_look_in_the_dark(page_file: Path) -> None:
+    """Portraits stand on nothing, charts are inverted (book/_assets/book.css): a white slab has neither class."""
+    for picture in _read(page_file).pictures:
+        source = str(picture.get("src"))
+        if source.startswith("_images/"):
+            assert {"spf-portraits", "spf-chart"} & set(str(picture.get("class")).split()), source
+
+
 def test_no_page_is_heavy(page_file: Path) -> None:
     sources = (str(picture.get("src")) for picture in _read(page_file).pictures)
     own = {page_file} | {page_file.parent / unquote(source) for source in sources if "_images/" in source}

@@ -1,3 +1,4 @@
+import io
 from typing import Any
 
 import matplotlib
@@ -39,6 +40,18 @@ def test_long_notes_stay_beneath_their_own_picture() -> None:
     left, right = (axes.xaxis.label.get_window_extent() for axes in sheet.axes)
     assert left.x1 < right.x0
     assert sheet.axes[0].get_xlabel().replace("\n", " ") == note
+
+
+@pytest.mark.parametrize(("columns", "side"), [(2, 0.9), (6, 1.1), (6, 1.35), (12, 0.7)])
+def test_labels_are_legible_on_a_page(columns: int, side: float) -> None:
+    """However far a wide figure is scaled down to a page of 592 pixels."""
+    rows = _portraits(2, columns)
+    sheet = portrait_grid(rows, ["base", "naive"], ["a"] * columns, marks=[["smile"] * columns] * 2, side=side)
+    shown = Image.open(io.BytesIO(sheet._repr_png_())).width
+    pixels_per_point = min(shown, 592) / shown * 150 / 72
+    texts = [text for axes in sheet.axes for text in (axes.title, axes.xaxis.label, axes.yaxis.label)]
+    sizes = {round(text.get_fontsize() * pixels_per_point) for text in texts if text.get_text()}
+    assert sizes <= {10, 11}
 
 
 @pytest.mark.parametrize(
