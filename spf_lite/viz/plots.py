@@ -31,7 +31,7 @@ FURTHER_COLORS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 MARK = "#D55E00"
 #: Of labels beside portraits: legible on white and on black.
 LABEL = "#757E87"
-#: Height of the text beside portraits, in pixels of a page; width of a page's text, in pixels; dots per inch of a figure.
+#: Font size beside portraits and width of a page's text, both in pixels of the page; dots per inch of a figure.
 LABEL_PIXELS, PAGE, DOTS = 11, 592, 150
 
 STYLE: Any = {
