@@ -65,7 +65,7 @@ def bars_with_intervals(
                 places, means, width * 0.92, yerr=np.clip(ends, 0, None), label=name, capsize=3,
                 color=known.get(name) or next(spare), error_kw={"linewidth": 1.2},
             )  # fmt: skip
-            axes.bar_label(bars, fmt="%.2f", fontsize=7, padding=2)
+            axes.bar_label(bars, fmt="%.2f", fontsize=8.5, padding=2)
         axes.set_xticks(np.arange(len(labels)), labels)
         axes.set_ylabel(ylabel)
         axes.set_ylim(bottom=0)

@@ -7,7 +7,7 @@ touches ``pyplot``, so no figure lingers in a global list and no setting leaks i
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
@@ -62,7 +62,7 @@ class Sheet(Figure):
 def portrait_grid(
     rows: Sequence[Sequence[Image.Image]],
     row_labels: Sequence[str] = (),
-    column_labels: Sequence[str] = (),
+    column_labels: Sequence[str] | Mapping[int, Sequence[str]] = (),
     marks: Sequence[Sequence[str]] | None = None,
     side: float = 1.35,
 ) -> Sheet:
@@ -71,7 +71,8 @@ def portrait_grid(
     Args:
         rows: R rows of C pictures.
         row_labels: R labels, left of the rows, or none.
-        column_labels: C labels, above the columns, or none.
+        column_labels: C labels, above the columns, or none. A mapping says above which rows they stand, counted
+            from 0: for rows that begin a second block.
         marks: R x C notes. A picture with a note is outlined and the note stands beneath it; "" marks nothing.
             Long notes are wrapped, so that they stay beneath their own picture.
         side: of one picture, in inches.
@@ -84,7 +85,11 @@ def portrait_grid(
     shape = (len(rows), len(rows[0]))
     if any(len(row) != shape[1] for row in rows):
         raise ValueError(f"rows of different lengths: {[len(row) for row in rows]}")
-    for name, labels, count in (("row_labels", row_labels, shape[0]), ("column_labels", column_labels, shape[1])):
+    above = column_labels if isinstance(column_labels, Mapping) else {0: column_labels}
+    if not set(above) <= set(range(shape[0])):
+        raise ValueError(f"column_labels: above rows {sorted(above)} of {shape[0]}, counted from 0")
+    every = [("row_labels", row_labels, shape[0]), *(("column_labels", labels, shape[1]) for labels in above.values())]
+    for name, labels, count in every:
         if labels and len(labels) != count:
             raise ValueError(f"{name}: {len(labels)} labels for {count}")
     if marks is not None and [len(row) for row in marks] != [shape[1]] * shape[0]:
@@ -103,8 +108,8 @@ def portrait_grid(
         for r, row in enumerate(rows):
             for c, image in enumerate(row):
                 _portrait(axes[r, c], image, marks[r][c] if marks else "", text)
-                if r == 0 and column_labels:
-                    axes[r, c].set_title(column_labels[c], fontsize=text, color=LABEL)
+                if titles := above.get(r):
+                    axes[r, c].set_title(titles[c], fontsize=text, color=LABEL)
             if row_labels:
                 axes[r, 0].set_ylabel(row_labels[r], fontsize=text, color=LABEL)
     return sheet

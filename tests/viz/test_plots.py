@@ -24,6 +24,11 @@ def test_grid_has_one_panel_for_each_portrait_and_shows_it() -> None:
     assert [sheet.axes[0].get_ylabel(), sheet.axes[3].get_ylabel()] == ["base", "naive"]
 
 
+def test_a_second_block_has_labels_of_its_own() -> None:
+    sheet = portrait_grid(_portraits(3, 2), column_labels={0: ["a", "b"], 2: ["c", "d"]})
+    assert [axes.get_title() for axes in sheet.axes] == ["a", "b", "", "", "c", "d"]
+
+
 def test_only_marked_portraits_are_outlined() -> None:
     sheet = portrait_grid(_portraits(1, 2), marks=[["background: gray → yellow", ""]])
     marked, plain = sheet.axes
@@ -50,7 +55,7 @@ def test_labels_are_legible_on_a_page(columns: int, side: float) -> None:
     shown = Image.open(io.BytesIO(sheet._repr_png_())).width
     pixels_per_point = min(shown, 592) / shown * 150 / 72
     texts = [text for axes in sheet.axes for text in (axes.title, axes.xaxis.label, axes.yaxis.label)]
-    sizes = {round(text.get_fontsize() * pixels_per_point) for text in texts if text.get_text()}
+    sizes = {round(float(text.get_fontsize()) * pixels_per_point) for text in texts if text.get_text()}
     assert sizes <= {10, 11}
 
 
@@ -61,6 +66,8 @@ def test_labels_are_legible_on_a_page(columns: int, side: float) -> None:
         ({"rows": [[]]}, "no portraits"),
         ({"rows": [_portraits(1, 2)[0], _portraits(1, 1)[0]]}, "different lengths"),
         ({"rows": _portraits(1, 2), "column_labels": ["one"]}, "column_labels: 1 labels for 2"),
+        ({"rows": _portraits(1, 2), "column_labels": {0: ["one"]}}, "column_labels: 1 labels for 2"),
+        ({"rows": _portraits(2, 1), "column_labels": {2: ["one"]}}, r"above rows \[2\] of 2"),
         ({"rows": _portraits(2, 1), "row_labels": ["one"]}, "row_labels: 1 labels for 2"),
         ({"rows": _portraits(1, 2), "marks": [["only one"]]}, "1 x 2"),
     ],
