@@ -104,8 +104,9 @@ def test_every_picture_has_alt_text_and_caption(notebook: nbformat.NotebookNode)
         assert mystnb.get("figure", {}).get("caption"), f"{cell.id}: no caption"
         assert mystnb["figure"]["name"].startswith("fig-")
         # How it looks in the dark (book.css): portraits stand on the page, charts are inverted.
-        grid = re.search(r"\bportrait_grid\(", cell.source)
-        assert (mystnb["image"].get("classes") == "spf-portraits") == bool(grid), f"{cell.id}: class of the picture"
+        on_nothing = re.search(r"\bportrait_grid\(|set_facecolor\(.none.\)", cell.source)
+        expected = "spf-portraits" if on_nothing else "spf-chart"
+        assert mystnb["image"].get("classes") == expected, f"{cell.id}: class of the picture"
 
 
 def test_pictures_in_text_have_alt_text(notebook: nbformat.NotebookNode) -> None:

@@ -199,7 +199,7 @@ globalThis.spfPlayground = (() => {
     const form = make("form", { class: "spf-controls-grid", "aria-label": "What to paint" },
       group("Target",
         select("target", "target", targets),
-        select("asked", "text", ["yes", "no"], (value) => (value === "yes" ? "complete text" : "base text")),
+        select("asked", "text", ["yes", "no"], (value) => (value === "yes" ? "complete" : "base")),
         select("method", "fine-tuned with", ["none"]),
         slider("strength", "strength of the adapter", { ...LIMITS.strength, step: 0.05 }, "times the adapter")),
       group("Person", ...attributes.map(([name, values]) => select(name, PLAIN(name), values)), random),
