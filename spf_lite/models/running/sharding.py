@@ -17,8 +17,7 @@ import torch
 from diffusers import ModelMixin
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import fully_shard
 
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.running.resting import unneeded
@@ -52,17 +51,6 @@ def shard_frozen(backbone: Backbone, device: torch.device) -> None:
         weight.data = weight.data.to(device)
     for part in unneeded(backbone, enhance=False).values():  # all but the network
         nn.Module.to(part, device)
-
-
-def is_sharded(network: nn.Module) -> bool:
-    """Whether :func:`shard_frozen` was here."""
-    return isinstance(network, FSDPModule)
-
-
-def kept_weights(network: nn.Module) -> int:
-    """How many weights of a network this process keeps."""
-    whole = (weight.to_local() if isinstance(weight, DTensor) else weight for weight in network.parameters())
-    return sum(weight.numel() for weight in whole)
 
 
 def _blocks(network: ModelMixin) -> list[nn.Module]:

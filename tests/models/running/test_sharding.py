@@ -8,6 +8,9 @@ import pytest
 import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from spf_lite.choices import KINDS
 from spf_lite.config import TrainConfig
@@ -15,7 +18,7 @@ from spf_lite.data.sets.custom_set import CustomSet
 from spf_lite.models.adapters.lora import ADAPTER_FILE
 from spf_lite.models.adapters.original import OriginalWeights
 from spf_lite.models.backbone import Backbone, load
-from spf_lite.models.running.sharding import is_sharded, kept_weights, shard_frozen
+from spf_lite.models.running.sharding import shard_frozen
 from spf_lite.training.trainer import DualPathTrainer
 from tests.processes import ended_well, ranks
 
@@ -31,6 +34,16 @@ CONFIG = TrainConfig(
     reference_portraits=3,
     gradient_checkpointing=True,
 )
+
+
+def is_sharded(network: nn.Module) -> bool:
+    return isinstance(network, FSDPModule)
+
+
+def kept_weights(network: nn.Module) -> int:
+    """How many weights of a network this process keeps."""
+    whole = (weight.to_local() if isinstance(weight, DTensor) else weight for weight in network.parameters())
+    return sum(weight.numel() for weight in whole)
 
 
 def trainer(toy: Path, custom: Path, kind: str, output: Path, **options: Any) -> DualPathTrainer:
