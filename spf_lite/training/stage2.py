@@ -30,6 +30,7 @@ from spf_lite.pure_pairs.acting import with_acting
 from spf_lite.pure_pairs.pairs import with_pure_pairs
 from spf_lite.training.loss_meter import check_finite
 from spf_lite.training.passes import Passes
+from spf_lite.training.run.export import learned_target
 from spf_lite.training.scales import term_scales
 
 logger = logging.getLogger(__name__)
@@ -75,8 +76,9 @@ def earlier_targets(custom_set: CustomSet, after: Sequence[str | Path], config: 
             "%s: no target is named in the file, so no text asks for it, and the run may forget it",
             ", ".join(sorted(silent)),
         )
-    found, learned = [target for _, target in targets], custom_set[0].target_text
-    return EarlierTargets.of(found, learned, config.earlier_share, config.seed, config.original_reference)
+    found, learned = [target for _, target in targets], learned_target(custom_set)
+    options = (config.earlier_share, config.seed, config.original_reference)
+    return EarlierTargets.of(found, learned.text, *options, learned.replaces)
 
 
 @dataclass(frozen=True)

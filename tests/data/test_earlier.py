@@ -52,6 +52,24 @@ def test_a_share_of_the_texts_asks_for_every_earlier_target(toy: Backbone) -> No
     assert sum(new != old for new, old in zip(quarter, TEXTS, strict=True)) == 15
 
 
+def test_a_text_that_asks_is_one_that_a_target_was_learned_with(toy: Backbone) -> None:
+    own = ("a person, gray hair, blue hoodie", "a person, blue hoodie, a beard", "a person, black hair")
+    dark, scarf = replace(DARK, texts=own), LearnedTarget("a scarf", texts=("a person, a cap",))
+    earlier = EarlierTargets.of([dark, scarf, BLAZER], "a beard", 0.75, seed=0, replaces=["blue hoodie"])
+    given = [("a person, smiling", None)] * 80
+    rows = list(zip(earlier.drawn(80), earlier.added_to(toy, given), strict=True))
+    found = dict(rows)
+    assert found[()] == ("a person, smiling", None)
+    assert found[scarf,] == ("a person, a cap, a scarf", None)
+    assert found[BLAZER,] == ("a person, smiling, a blazer", None), "its adapter names no texts"
+    starts = {text.split(", ")[1] for wanted, (text, _) in rows if wanted == (dark, scarf)}
+    assert "a cap" in starts and starts <= {"a cap", "gray hair", "black hair"} and len(starts) > 1, starts
+    assert {text for wanted, text in rows if wanted == (dark,)} == {
+        ("a person, gray hair, blue hoodie, sunglasses", "blue hoodie"),
+        ("a person, black hair, sunglasses", None),
+    }, "never the text that holds what is learned now"
+
+
 def test_long_texts_stay_without_the_target(toy: Backbone) -> None:
     earlier = EarlierTargets((SUNGLASSES,), "a beard", 0.5)
     long = ", ".join(["a person", *["smiling"] * 40])

@@ -1,4 +1,4 @@
-"""What an adapter was trained for: its target, and the phrases of base texts that the target takes the place of.
+"""What an adapter was trained for: its target, the phrases of base texts that it takes the place of, and such texts.
 
 It stands in the metadata of the safetensors file, which other tools pass over. A run that learns another attribute on
 top of the adapter asks the reference for this one with it (:mod:`spf_lite.data.earlier`).
@@ -29,20 +29,25 @@ class LearnedTarget:
         text: the target, as complete texts hold it.
         replaces: phrases of base texts that it takes the place of; if a text holds none of them, it is added.
         excludes: phrases that no text holds together with it, such as glasses with sunglasses.
+        texts: base texts that it was learned with, of other people than the set's. The model shows it for texts like
+            these; texts of a later set may be of another kind.
     """
 
     text: str
     replaces: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """For the metadata of a LoRA file."""
         return json.dumps(asdict(self))
 
     @classmethod
-    def of(cls, text: str, replaces: Iterable[str | None], excludes: Iterable[str] = ()) -> LearnedTarget:
+    def of(
+        cls, text: str, replaces: Iterable[str | None], excludes: Iterable[str] = (), texts: Iterable[str] = ()
+    ) -> LearnedTarget:
         """A target with the phrases of some texts that it replaces; None: it is added to that text."""
-        return cls(text, tuple(sorted({phrase for phrase in replaces if phrase})), tuple(excludes))
+        return cls(text, tuple(sorted({phrase for phrase in replaces if phrase})), tuple(excludes), tuple(texts))
 
 
 def targets_of(path: str | Path) -> list[LearnedTarget | None]:
@@ -75,11 +80,11 @@ def learned(row: dict[str, Any]) -> LearnedTarget | None:
     said = row.get("target")
     if said is None:
         return None
-    text, replaces, excludes = said["text"], said["replaces"], said.get("excludes", [])
-    lists = all(isinstance(part, list) and all(isinstance(one, str) for one in part) for part in (replaces, excludes))
+    text, rows = said["text"], [said["replaces"], said.get("excludes", []), said.get("texts", [])]
+    lists = all(isinstance(part, list) and all(isinstance(one, str) for one in part) for part in rows)
     if not (isinstance(text, str) and text and lists):
-        raise TypeError(f"{said} is no target with the phrases that it replaces and excludes")
-    return LearnedTarget(text, tuple(replaces), tuple(excludes))
+        raise TypeError(f"{said} is no target with the phrases that it replaces and excludes, and with texts")
+    return LearnedTarget(text, *map(tuple, rows))
 
 
 def _rows(metadata: dict[str, str]) -> list[dict[str, Any]]:

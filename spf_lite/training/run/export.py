@@ -20,6 +20,8 @@ from spf_lite.training.loss_meter import check_finite
 from spf_lite.training.recipes import recipe_name
 
 CARD, CONFIG, MEASURES = "README.md", "config.json", "measures.json"
+#: How many reference texts go with an adapter.
+TEXTS = 64
 
 
 def write_adapter(
@@ -65,9 +67,13 @@ def write_adapter(
 
 
 def learned_target(custom_set: CustomSet) -> LearnedTarget:
-    """The target of a custom set, with every phrase that it replaces in its own texts and in its references."""
+    """The target of a custom set, with every phrase that it replaces in its own texts and in its references.
+
+    Some reference texts go with it. The set's own texts do not: they describe people who gave their portraits.
+    """
     phrases = [*(one.replaces for one in custom_set), *(phrase for _, phrase in custom_set.references)]
-    return LearnedTarget.of(custom_set[0].target_text, phrases, custom_set.excludes)
+    texts = [text for text, _ in custom_set.references[:TEXTS]]
+    return LearnedTarget.of(custom_set[0].target_text, phrases, custom_set.excludes, texts)
 
 
 def remove_adapter(folder: str | Path) -> None:

@@ -33,8 +33,8 @@ def test_a_file_names_its_target_or_none(toy: Backbone, tmp_path: Path) -> None:
     assert targets_of(foreign) == [None]
 
 
-def test_phrases_that_it_excludes_are_named_as_well(toy: Backbone, tmp_path: Path) -> None:
-    dark = LearnedTarget.of("sunglasses", [None], ["glasses"])
+def test_phrases_that_it_excludes_and_its_texts_are_named_as_well(toy: Backbone, tmp_path: Path) -> None:
+    dark = LearnedTarget.of("sunglasses", [None], ["glasses"], ["a person, red hair"])
     assert targets_of(written(tmp_path / "dark", toy, {TARGET: dark.to_json()})) == [dark]
     older = '{"text": "sunglasses", "replaces": []}'
     assert targets_of(written(tmp_path / "older", toy, {TARGET: older})) == [LearnedTarget("sunglasses")]

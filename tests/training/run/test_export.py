@@ -14,7 +14,7 @@ from spf_lite.models.adapters.trainable import Lora
 from spf_lite.models.backbone import Backbone
 from spf_lite.training.recipes import recipe
 from spf_lite.training.run import export
-from spf_lite.training.run.export import add_measures, write_adapter
+from spf_lite.training.run.export import TEXTS, add_measures, write_adapter
 
 CONFIG = TrainConfig(stage1_steps=3, stage2_steps=4, batch_size=2, rank=2, seed=11, weight_text=0.25)
 
@@ -41,10 +41,11 @@ def test_the_file_says_what_it_paints_and_in_the_place_of_what(
     layers: dict[str, torch.Tensor], custom_set: CustomSet, tmp_path: Path
 ) -> None:
     examples = (replace(custom_set[0], replaces="a red hoodie"), *custom_set[1:])
-    references = (("a person, a gray coat", "a gray coat"), ("a person", None))
+    references = (("a person, a gray coat", "a gray coat"), *[("a person", None)] * TEXTS)
     own = replace(custom_set, examples=examples, references=references)
     folder = write_adapter(tmp_path, layers, CONFIG, own, "somebody/model")
-    assert targets_of(folder) == [LearnedTarget(custom_set[0].target_text, ("a gray coat", "a red hoodie"))]
+    texts = ("a person, a gray coat", *["a person"] * (TEXTS - 1))
+    assert targets_of(folder) == [LearnedTarget(custom_set[0].target_text, ("a gray coat", "a red hoodie"), (), texts)]
 
 
 def test_equal_runs_give_equal_files(layers: dict[str, torch.Tensor], custom_set: CustomSet, tmp_path: Path) -> None:
