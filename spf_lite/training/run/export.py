@@ -127,6 +127,7 @@ def _card(config: TrainConfig, custom_set: CustomSet, base_model: str, history: 
     known = recipe_name(config)
     named = f"- Recipe: `{known}` of `spf_lite.training.recipes`.\n" if known else ""
     adam, rate = "AdamW" if config.optimizer == "adamw" else "AdamW of 8 bits", f"{config.learning_rate:g}"
+    texts = " and some of the reference texts" if custom_set.references else ""
     layers = "cross-attention" if config.layers == "cross-attention" else "cross-attention and ResNet convolutions"
     return f"""---
 library_name: diffusers
@@ -144,6 +145,7 @@ Teaches "{custom_set[0].target_text}" to `{base_model}`, trained with SPF-Lite, 
 - {config.stage1_steps} steps of ordinary fine-tuning, then {stage2 if config.stage2_steps else "nothing else"}.
 - Batches of {config.batch_size}, {adam}, learning rate {rate} ({config.schedule}), seed {config.seed},
   {layers} only ({config.trainable}, rank {config.rank}). `{CONFIG}` has every option.
+- Metadata of the file: the target{texts}, for runs on top of it.
 
 ## Limits
 

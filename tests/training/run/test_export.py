@@ -46,6 +46,7 @@ def test_the_file_says_what_it_paints_and_in_the_place_of_what(
     folder = write_adapter(tmp_path, layers, CONFIG, own, "somebody/model")
     texts = ("a person, a gray coat", *["a person"] * (TEXTS - 1))
     assert targets_of(folder) == [LearnedTarget(custom_set[0].target_text, ("a gray coat", "a red hoodie"), (), texts)]
+    assert "the target and some of the reference texts" in (folder / "README.md").read_text(), "the card says so"
 
 
 def test_equal_runs_give_equal_files(layers: dict[str, torch.Tensor], custom_set: CustomSet, tmp_path: Path) -> None:
