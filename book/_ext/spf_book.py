@@ -6,7 +6,7 @@
 * The library's pages list every public module (``api_pages.py``), and names of other libraries lead to their pages
   without a network at build time (``references.py``).
 * Pages of source code, which are most of all pages, share the list of contents at their side.
-* Figures are served as WebP, which takes a quarter of what their PNG takes.
+* Figures are served as WebP, which takes a quarter of what their PNG takes, and a click opens them in full size.
 * anywidget's script for static pages is copied out of the installed Python package; pages open cleanly as files, too.
 """
 
@@ -35,6 +35,8 @@ from references import write_inventories
 PAGE = ("book/_assets/**/*", "book/_ext/*.py", "pyproject.toml")
 #: A figure in a page: its name is a hash of what it shows, so that one that was converted stays converted.
 FIGURE = re.compile(r"_images/[0-9a-f]{64}\.png")
+#: A figure, and the link around it if it has one already.
+SHOWN = re.compile(r'(<a class="spf-full"[^>]*>)?<img\b[^>]*\bsrc="(_images/[0-9a-f]{64}\.\w+)"[^>]*>')
 FONT_PRELOAD = re.compile(r'<link rel="preload" as="font"[^>]*>\s*')
 
 
@@ -91,8 +93,16 @@ def finish(app: Sphinx, error: Exception | None) -> None:
         lighter = dict(zip(figures, pool.map(partial(light, output), figures), strict=True))
     for page, text in zip(pages, texts, strict=True):
         cleaned = FIGURE.sub(lambda found: lighter[found[0]], FONT_PRELOAD.sub("", text))
+        cleaned = SHOWN.sub(opens_in_full, cleaned)
         if text != cleaned:
             page.write_text(cleaned, encoding="utf-8")
+
+
+def opens_in_full(figure: re.Match[str]) -> str:
+    """A figure within a link to its picture: on a phone, its labels are small."""
+    if figure[1]:
+        return figure[0]
+    return f'<a class="spf-full" href="{figure[2]}" title="Open in full size">{figure[0]}</a>'
 
 
 def light(folder: Path, name: str) -> str:

@@ -67,6 +67,14 @@ def test_every_figure_has_a_look_in_the_dark(page_file: Path) -> None:
             assert {"spf-portraits", "spf-chart"} & set(str(picture.get("class")).split()), source
 
 
+def test_a_click_opens_every_figure_in_full_size(page_file: Path) -> None:
+    text = page_file.read_text(encoding="utf-8")
+    for picture in _read(page_file).pictures:
+        source = str(picture.get("src"))
+        if source.startswith("_images/"):
+            assert text.count(f'<a class="spf-full" href="{source}"') == text.count(f'src="{source}"'), source
+
+
 def test_no_page_is_heavy(page_file: Path) -> None:
     sources = (str(picture.get("src")) for picture in _read(page_file).pictures)
     own = {page_file} | {page_file.parent / unquote(source) for source in sources if "_images/" in source}
