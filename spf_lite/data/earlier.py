@@ -109,7 +109,7 @@ class EarlierTargets:
 
         A text that asks is one that a target was learned with, if the adapters name any. For the given texts the model
         with earlier adapters may not show what they ask for: a set that teaches a hair colour has texts without one,
-        and for these a beard appeared on a tenth of the reference portraits. For its own texts it was six tenths.
+        and for these a beard hardly appeared on the reference portraits.
 
         Args:
             backbone: whose text encoder they must fit.
