@@ -40,10 +40,12 @@ def pretrain(options: Namespace) -> int:
     from spf_lite.pretrain import run
 
     work = options.work or run.default_work_folder()
+    if options.parts_of:
+        run.take_parts(options.parts_of, work)
     run.pretrain(options.part, work, options.steps)
     if options.ship:
-        ship = run.ship_final_judge if options.part == FINAL_JUDGE else run.ship_all
-        ship(work, options.ship)
+        others = {FINAL_JUDGE: run.ship_final_judge, run.TRANSFORMER: run.ship_transformer}
+        others.get(options.part, run.ship_all)(work, options.ship)
         logger.info("wrote %s", options.ship)
     return 0
 

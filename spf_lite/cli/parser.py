@@ -63,10 +63,16 @@ def add_pretrain(commands: Commands) -> None:
     """``spf-lite pretrain``."""
     pretrain = commands.add_parser("pretrain", help="make the shipped weights; resumes what was interrupted")
     pretrain.set_defaults(run=run.pretrain)
-    pretrain.add_argument(
-        "part", choices=["autoencoder", "clip", "unet", "decoder", "judge", "preview", "all", "judge-final"]
-    )
+    usual = ["autoencoder", "clip", "unet", "decoder", "judge", "preview", "all"]
+    pretrain.add_argument("part", choices=[*usual, "transformer", "judge-final"])
     pretrain.add_argument("--work", type=kinds.output_folder, help="default: ~/.cache/spf-lite/pretrain")
+    pretrain.add_argument(
+        "--parts-of",
+        metavar="FOLDER",
+        type=kinds.input_path,
+        help="begin with the parts of this shipped model, such as data_samples/tiny-portraits: only what it lacks is "
+        "trained",
+    )
     pretrain.add_argument("--steps", type=kinds.at_least(1), help="instead of the part's schedule")
     pretrain.add_argument("--ship", type=kinds.output_folder, help="afterwards write the pipeline folder here")
 

@@ -1,7 +1,7 @@
 """The order of pretraining: portraits, autoencoder, CLIP, UNet, decoder, judge, preview, and the shipped folder.
 
 Every finished part is kept in ``<work>/parts/<part>``. Calling again trains only what is missing, and resumes a part
-that was interrupted from its checkpoint.
+that was interrupted from its checkpoint. A shipped model's parts can be taken, to train another network beside them.
 """
 
 from __future__ import annotations
@@ -10,18 +10,23 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
-from transformers import CLIPModel, CLIPTokenizer
+from diffusers import AutoencoderKL, AutoencoderTiny, PixArtTransformer2DModel, UNet2DConditionModel
+from transformers import CLIPModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from spf_lite.evaluation.judge import FINAL_JUDGE, Judge
-from spf_lite.pretrain import autoencoder, clip, dataset, decoders, judge, ship, unet
+from spf_lite.pretrain import autoencoder, clip, dataset, decoders, judge, ship, transformer, unet
 from spf_lite.pretrain.loop import Schedule, process_state
 
 logger = logging.getLogger(__name__)
 
 PARTS = ("autoencoder", "clip", "unet", "decoder", "judge", "preview")
+#: The second network, which is no part of the usual model.
+TRANSFORMER = "transformer"
+#: Where a shipped model holds its parts.
+_SHIPPED = {"autoencoder": "vae", "decoder": "vae", **{part: part for part in ("clip", "unet", "judge", "preview")}}
 
 
 def default_work_folder() -> Path:
@@ -102,14 +107,44 @@ def _preview(work: Path, steps: int | None = None) -> AutoencoderTiny:
     return AutoencoderTiny.from_pretrained(path)
 
 
+def _transformer(work: Path, steps: int | None = None) -> tuple[PixArtTransformer2DModel, T5EncoderModel, T5Tokenizer]:
+    path = work / "parts" / TRANSFORMER
+    classes = (PixArtTransformer2DModel, T5EncoderModel, T5Tokenizer)
+    names = (TRANSFORMER, "text_encoder", "tokenizer")
+    if steps is not None or not path.exists():
+        parts = transformer.train(work, _autoencoder(work), _longer(transformer.SCHEDULE, steps))
+        kept = list(zip(names, parts, strict=True))
+        _finished(path, lambda folder: [part.save_pretrained(folder / name) for name, part in kept], again=True)
+    network, encoder, tokenizer = (kind.from_pretrained(path / name) for kind, name in zip(classes, names, strict=True))
+    return network, encoder.eval(), tokenizer
+
+
+def take_parts(folder: Path, work: Path) -> None:
+    """Take the finished parts of a shipped model, so that another network can be trained beside them.
+
+    Args:
+        folder: of the model, as :func:`ship_all` writes it.
+        work: of the pretraining; what it holds already is kept.
+
+    Raises:
+        ValueError: if the folder is no such model.
+    """
+    if lacking := sorted({name for name in _SHIPPED.values() if not (folder / name).is_dir()}):
+        raise ValueError(f"{folder} holds no model of the tiny world: it lacks {', '.join(lacking)}")
+    for part, name in _SHIPPED.items():
+        if not (path := work / "parts" / part).exists():
+            _finished(path, partial(shutil.copytree, folder / name))
+
+
 def pretrain(part: str, work: Path, steps: int | None = None) -> None:
     """Train one part (and whatever it needs), or ``all``.
 
     Args:
-        part: one of :data:`PARTS`, ``judge-final`` (the judge of the last test), or ``all``.
+        part: one of :data:`PARTS`, ``transformer`` (the second network), ``judge-final`` (the judge of the last test),
+            or ``all``, which is :data:`PARTS`.
         work: the folder of renders, checkpoints, logs and finished parts.
-        steps: train the part for this many steps instead of its schedule's; a finished UNet is trained further if it
-            has had fewer.
+        steps: train the part for this many steps instead of its schedule's; a finished UNet or transformer is trained
+            further if it has had fewer.
 
     Raises:
         ValueError: for an unknown part.
@@ -121,6 +156,7 @@ def pretrain(part: str, work: Path, steps: int | None = None) -> None:
         "decoder": _decoder,
         "judge": _judge,
         "preview": _preview,
+        TRANSFORMER: _transformer,
         FINAL_JUDGE: _final_judge,
     }
     if part != "all" and part not in makers:
@@ -134,10 +170,19 @@ def pretrain(part: str, work: Path, steps: int | None = None) -> None:
 def ship_all(work: Path, folder: Path) -> None:
     """Put the finished parts together in ``folder`` (``data_samples/tiny-portraits``)."""
     model, tokenizer = _clip(work)
-    ship.ship(ship.assemble(_decoder(work), model, tokenizer, _unet(work)), model, folder)
+    ship.ship(ship.assemble(_decoder(work), model, tokenizer, _unet(work)), model, tokenizer, folder)
     ship.ship_judge(_judge(work), folder)
     ship.ship_preview(_preview(work), folder)
     ship.ship_log(work, folder)
+
+
+def ship_transformer(work: Path, folder: Path) -> None:
+    """Put the transformer together with the other parts in ``folder``, as a pipeline of PixArt-Sigma's class."""
+    model, tokenizer = _clip(work)
+    ship.ship(ship.assemble_transformer(_decoder(work), *_transformer(work)), model, tokenizer, folder)
+    ship.ship_judge(_judge(work), folder)
+    ship.ship_preview(_preview(work), folder)
+    ship.ship_log(work, folder, [TRANSFORMER])
 
 
 def ship_final_judge(work: Path, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""From finished parts to the folder that is shipped: a Stable Diffusion pipeline, CLIP, the judge, the training log.
+"""From finished parts to a folder that is shipped: a pipeline of diffusers, CLIP, the judge, the training log.
 
 Weights are stored in float16, for half the size, and loaded in float32. That is the default of diffusers; transformers
 takes the precision from ``config.json``, so that says float32.
@@ -7,19 +7,37 @@ takes the precision from ``config.json``, so that says float32.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DiffusionPipeline,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from PIL import Image
 from torch import nn
-from transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTextModel,
+    CLIPTokenizer,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 from spf_lite.evaluation.judge import JUDGE, Judge
 from spf_lite.pretrain import clip as tiny_clip
 from spf_lite.pretrain.unet import build_scheduler
 
 LOG_LINES = 200
+#: The parts whose logs are shipped with a model of Stable Diffusion's class.
+LOGGED = ("autoencoder", "decoder", "clip", "unet", "judge", "preview")
 
 
 def text_tower(clip: CLIPModel) -> CLIPTextModel:
@@ -45,7 +63,7 @@ def image_processor() -> CLIPImageProcessor:
 def assemble(
     autoencoder: AutoencoderKL, clip: CLIPModel, tokenizer: CLIPTokenizer, unet: UNet2DConditionModel
 ) -> StableDiffusionPipeline:
-    """The parts as one pipeline."""
+    """The parts of Stable Diffusion's class as one pipeline."""
     return StableDiffusionPipeline(
         vae=autoencoder.eval(),
         text_encoder=text_tower(clip),
@@ -58,17 +76,30 @@ def assemble(
     )
 
 
-def _half(module: nn.Module) -> nn.Module:
-    return module.to(torch.float16)
+def assemble_transformer(
+    autoencoder: AutoencoderKL,
+    transformer: PixArtTransformer2DModel,
+    text_encoder: T5EncoderModel,
+    tokenizer: T5Tokenizer,
+) -> PixArtSigmaPipeline:
+    """The parts of PixArt-Sigma's class as one pipeline."""
+    return PixArtSigmaPipeline(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder.eval(),
+        vae=autoencoder.eval(),
+        transformer=transformer.eval(),
+        scheduler=build_scheduler(),
+    )
 
 
-def ship(pipeline: StableDiffusionPipeline, clip: CLIPModel, folder: Path) -> None:
-    """Write the pipeline and CLIP in float16; the modules are in float32 again afterwards."""
-    for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder, clip):
-        _half(module)
+def ship(pipeline: DiffusionPipeline, clip: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Write a pipeline, and CLIP with its tokenizer, in float16; the modules are in float32 again afterwards."""
+    modules = [part for part in pipeline.components.values() if isinstance(part, nn.Module)] + [clip]
+    for module in modules:
+        module.to(torch.float16)
     pipeline.save_pretrained(folder, safe_serialization=True)
     clip.save_pretrained(folder / "clip", safe_serialization=True)
-    pipeline.tokenizer.save_pretrained(folder / "clip")
+    tokenizer.save_pretrained(folder / "clip")
     image_processor().save_pretrained(folder / "clip")
     for config in folder.glob("*/config.json"):  # diffusers writes down which folder a part came from
         entries = {key: value for key, value in json.loads(config.read_text()).items() if key != "_name_or_path"}
@@ -76,7 +107,7 @@ def ship(pipeline: StableDiffusionPipeline, clip: CLIPModel, folder: Path) -> No
     for part in ("text_encoder", "clip"):
         config = folder / part / "config.json"
         config.write_text(config.read_text().replace('"float16"', '"float32"'))
-    for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder, clip):
+    for module in modules:
         module.to(torch.float32)
 
 
@@ -108,10 +139,10 @@ def _without_repeats(log: list[dict[str, float]]) -> list[dict[str, float]]:
     return kept
 
 
-def ship_log(checkpoints: Path, folder: Path) -> None:
+def ship_log(checkpoints: Path, folder: Path, parts: Sequence[str] = LOGGED) -> None:
     """Thin each part's training log to about :data:`LOG_LINES` lines and write them to ``training-log.jsonl``."""
     lines = []
-    for part in ("autoencoder", "decoder", "clip", "unet", "judge", "preview"):
+    for part in parts:
         path = checkpoints / f"{part}.jsonl"
         if path.exists():
             log = _without_repeats([json.loads(line) for line in path.read_text().splitlines()])

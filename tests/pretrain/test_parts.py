@@ -12,7 +12,7 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from spf_lite.evaluation.judge import HEADS, JudgeNet
-from spf_lite.pretrain import autoencoder, clip, judge, unet
+from spf_lite.pretrain import autoencoder, clip, judge, transformer, unet
 from spf_lite.pretrain.dataset import Split
 from spf_lite.pretrain.text import random_caption, true_phrases
 from spf_lite.tiny_world.portraits import all_phrases, random_portrait
@@ -174,6 +174,66 @@ def test_the_schedule_ends_in_noise_and_sampling_begins_there() -> None:
     assert scheduler.alphas_cumprod[-1] < 1e-4
     scheduler.set_timesteps(25)
     assert scheduler.timesteps[0] == 999
+
+
+# -- transformer -------------------------------------------------------------------------------------------------------
+
+
+def tokens(captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    read = transformer.build_tokenizer()(captions, padding=True, return_tensors="pt")
+    return read.input_ids, read.attention_mask
+
+
+def test_the_transformers_loss_reaches_every_weight_but_the_two_that_nothing_uses() -> None:
+    painter = transformer.build(transformer.build_tokenizer())
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, 2, 4, 16, 16, generator=generator)
+    timesteps = torch.tensor([20, 900])
+    # The last layer begins with zeros: nothing before it is reached until it has moved.
+    torch.nn.init.normal_(painter.transformer.proj_out.weight, std=0.02, generator=generator)
+    read = tokens([random_caption(portrait, Random(0)) for portrait in PEOPLE[:2]])
+    loss = transformer.loss(painter, latents, noise, timesteps, *read)
+    assert torch.isfinite(loss) and 0.1 < loss < 10
+    loss.backward()
+    without = {name for name, parameter in painter.named_parameters() if not reached([parameter])[0]}
+    # A softmax does not feel what is added to all its inputs, so nothing can reach the keys' biases.
+    assert without <= {name for name in without if name.endswith("to_k.bias")}
+
+
+def test_the_transformers_target_is_the_velocity() -> None:
+    scheduler = unet.build_scheduler()
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, 2, 4, 16, 16, generator=generator)
+    timesteps = torch.tensor([20, 900])
+
+    class Oracle(nn.Module):
+        def forward(self, noisy: torch.Tensor, *arguments: object) -> torch.Tensor:
+            assert torch.allclose(noisy, scheduler.add_noise(latents, noise, timesteps), atol=1e-6)
+            velocity: torch.Tensor = scheduler.get_velocity(latents, noise, timesteps)
+            return velocity
+
+    assert transformer.loss(Oracle(), latents, noise, timesteps, *tokens(["", "a person"])) < 1e-10
+
+
+def test_padding_does_not_change_what_the_transformer_paints() -> None:
+    painter = transformer.build(transformer.build_tokenizer()).eval()
+    torch.nn.init.normal_(painter.transformer.proj_out.weight, std=0.02)
+    noisy, timesteps = torch.randn(2, 4, 16, 16), torch.tensor([500, 500])
+    ids, mask = tokens(["a person", "a person, pale skin, red short hair, smiling"])
+    with torch.no_grad():
+        padded = painter(noisy, timesteps, ids, mask)
+        alone = painter(noisy[:1], timesteps[:1], *tokens(["a person"]))
+    assert ids.shape[1] > 3
+    assert torch.allclose(padded[0], alone[0], atol=1e-5)
+
+
+def test_a_word_of_the_tiny_world_is_one_token_and_other_words_are_letters() -> None:
+    tokenizer = transformer.build_tokenizer()
+    words = {word for phrase in all_phrases() for word in phrase.split()}
+    assert all(len(tokenizer.tokenize(word)) == 1 for word in words)
+    assert tokenizer.tokenize("pale zebra") == ["▁pale", "▁", *"zebra"]
+    assert tokenizer.unk_token_id not in tokenizer("a person, two 3-day-old zebras").input_ids
+    assert tokenizer("").input_ids == [tokenizer.eos_token_id]
 
 
 # -- judge -------------------------------------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ from random import Random
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, PixArtSigmaPipeline, StableDiffusionPipeline
 
 from spf_lite.evaluation.judge import Judge
-from spf_lite.pretrain import clip, dataset, decoders, judge, run, unet
+from spf_lite.pretrain import clip, dataset, decoders, judge, run, transformer, unet
 from spf_lite.tiny_world.portraits import Portrait, random_portrait
 
 
@@ -39,7 +39,7 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(dataset, "CHUNK", 1)
     patch.setattr(dataset, "SPLITS", {"base": 12, "mixed": 12, "held-out": 1})
     patch.setattr(dataset, "random_portrait", one_person)
-    for part, size in ((clip, 4), (unet, 2), (decoders, 2), (judge, 8)):
+    for part, size in ((clip, 4), (unet, 2), (decoders, 2), (judge, 8), (transformer, 2)):
         patch.setattr(part, "BATCH", size)
     patch.setattr(decoders, "PREVIEW_BATCH", 2)
 
@@ -93,3 +93,34 @@ def test_the_parts_are_shipped_as_one_model(work: Path, tmp_path: Path) -> None:
     assert set(parts) == set(run.PARTS)
     polished = AutoencoderKL.from_pretrained(work / "parts" / "decoder").decoder.conv_in.weight
     assert torch.allclose(pipe.vae.decoder.conv_in.weight, polished, atol=1e-3), "the polished decoder, in 16 bits"
+
+
+def test_a_transformer_is_trained_beside_the_parts_of_a_shipped_model(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_accelerate: None
+) -> None:
+    shrink(monkeypatch)
+    shipped, other, folder = tmp_path / "shipped", tmp_path / "work", tmp_path / "transformer"
+    run.ship_all(work, shipped)
+    run.take_parts(shipped, other)
+    (other / "portraits").symlink_to(work / "portraits")
+    run.pretrain("transformer", other, steps=1)
+    assert not [other / f"{part}.pt" for part in run.PARTS if (other / f"{part}.pt").exists()], "all of them are taken"
+    run.pretrain("transformer", other, steps=2)
+    steps = [json.loads(line)["step"] for line in (other / "transformer.jsonl").read_text().splitlines()]
+    assert steps == [0, 1], "it went on"
+    run.ship_transformer(other, folder)
+    pipe = PixArtSigmaPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": 1, "use_resolution_binning": False, "clean_caption": False}
+    assert pipe("a person", **options).images[0].size == (128, 128)
+    assert {parameter.dtype for parameter in pipe.transformer.parameters()} == {torch.float32}
+    assert isinstance(Judge.load(folder / "judge"), Judge)
+    lines = (folder / "training-log.jsonl").read_text().splitlines()
+    assert {json.loads(line)["part"] for line in lines} == {"transformer"}
+
+
+def test_parts_are_not_taken_from_another_folder(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    with pytest.raises(ValueError, match="holds no model of the tiny world: it lacks clip, judge, preview, vae"):
+        run.take_parts(tmp_path, tmp_path / "work")
+    assert not (tmp_path / "work").exists()

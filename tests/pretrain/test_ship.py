@@ -25,7 +25,8 @@ def parts(tokenizer: CLIPTokenizer) -> tuple[StableDiffusionPipeline, CLIPModel]
 @pytest.fixture(scope="module")
 def folder(parts: tuple[StableDiffusionPipeline, CLIPModel], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shipped")
-    ship.ship(*parts, folder)
+    pipe, towers = parts
+    ship.ship(pipe, towers, pipe.tokenizer, folder)
     torch.manual_seed(0)
     ship.ship_judge(Judge(JudgeNet()), folder)
     return folder
