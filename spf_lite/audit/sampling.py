@@ -10,10 +10,10 @@ from PIL import Image
 from spf_lite.audit.prompts import Prompt
 from spf_lite.data.encoding import model_buckets
 from spf_lite.models.backbone import Backbone
+from spf_lite.models.running.at_a_time import at_a_time
 from spf_lite.models.running.sampling import sample
 
-#: Pixels that are denoised at a time, those of 16 portraits of 128 pixels a side, or of one of 512.
-PIXELS_AT_A_TIME = 16 * 128**2
+#: Small portraits that are sampled at a time.
 MOST_AT_A_TIME = 16
 
 
@@ -48,10 +48,8 @@ class Sampler:
 
     @property
     def at_a_time(self) -> int:
-        """How many portraits are sampled at a time, one of a large model and several of a small one."""
-        height, width = model_buckets(self.backbone)[0]
-        pixels = height * width * int(self.backbone.pipe.vae_scale_factor) ** 2
-        return min(MOST_AT_A_TIME, max(1, PIXELS_AT_A_TIME // pixels))
+        """How many portraits are sampled at a time, few of a large model and many of a small one."""
+        return at_a_time(*model_buckets(self.backbone)[0], MOST_AT_A_TIME)
 
     def before(self, texts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         """Portraits without the adapter."""

@@ -25,14 +25,15 @@ from spf_lite.data.sets.geometry import Size, buckets, crop_to, fit, nearest_buc
 from spf_lite.data.texts import ReferenceTexts, embeddings, phrase_distances, text_pair
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.codec import encode_images, to_tensor
+from spf_lite.models.running.at_a_time import at_a_time
 from spf_lite.models.running.sampling import sample
 from spf_lite.models.running.shared_work import shared_out
 
 logger = logging.getLogger(__name__)
 
-#: How many portraits pass through the autoencoder at a time.
+#: How many small portraits pass through the autoencoder at a time.
 CHUNK = 8
-#: How many reference portraits are sampled at a time.
+#: How many small reference portraits are sampled at a time.
 SAMPLED = 32
 
 
@@ -45,8 +46,11 @@ def model_buckets(backbone: Backbone) -> list[Size]:
 @torch.no_grad()
 def preview_features(backbone: Backbone, latents: Tensor) -> Tensor:
     """CLIP embeddings of portraits (B, C, h, w), decoded as one-step predictions are: both have its artefacts."""
-    preview = backbone.decode_preview(latents.to(backbone.pipe.device))
-    return backbone.clip.image_features(preview.float().clamp(0, 1)).cpu()
+    features = []
+    for part in latents.split(at_a_time(*latents.shape[-2:], CHUNK)):
+        preview = backbone.decode_preview(part.to(backbone.pipe.device))
+        features.append(backbone.clip.image_features(preview.float().clamp(0, 1)).cpu())
+    return torch.cat(features)
 
 
 def custom_items(
@@ -107,14 +111,17 @@ def custom_items(
 def _by_group(
     sizes: Sequence[Size], compute: Callable[[list[int]], Tensor], most: int = CHUNK, shared: bool = False
 ) -> list[Tensor]:
-    """One row per portrait: ``compute`` gets the indices of at most ``most`` portraits of one size.
+    """One row per portrait: ``compute`` gets the indices of some portraits of one size, at most ``most`` small ones.
 
     If ``shared``, the processes of a run share the parts (:mod:`spf_lite.models.running.shared_work`).
     """
     groups: dict[Size, list[int]] = {}
     for index, size in enumerate(sizes):
         groups.setdefault(size, []).append(index)
-    parts = [indices[start : start + most] for indices in groups.values() for start in range(0, len(indices), most)]
+    parts = []
+    for size, indices in groups.items():
+        count = at_a_time(*size, most)
+        parts += [indices[start : start + count] for start in range(0, len(indices), count)]
     results = shared_out(parts, compute) if shared else [compute(part) for part in parts]
     rows: dict[int, Tensor] = {}
     for part, result in zip(parts, results, strict=True):

@@ -27,6 +27,7 @@ from spf_lite.method.attention import record
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.backbones.recording import LayerRecord
 from spf_lite.models.diffusion import network_times
+from spf_lite.models.running.at_a_time import at_a_time
 from spf_lite.models.running.prefix_cache import shared_prefix
 from spf_lite.models.running.shared_work import shared_out
 
@@ -103,7 +104,8 @@ def reference_predictions(backbone: Backbone, noisy: Tensor, times: Tensor, text
         inputs = (rows[part].to(backbone.device) for rows in (noisy, times, text))
         return reference_path(backbone, *inputs).prediction.cpu()
 
-    return torch.cat(shared_out(torch.arange(len(noisy)).split(CHUNK), predicted))
+    together = at_a_time(*noisy.shape[-2:], CHUNK)
+    return torch.cat(shared_out(torch.arange(len(noisy)).split(together), predicted))
 
 
 @contextmanager

@@ -46,8 +46,8 @@ class Schedule:
         clip: largest norm of the gradient.
         seed: of the order of the data and of the noise.
         checkpoint_seconds: least time between two checkpoints.
-        bfloat16: compute what autocast allows in 16 bits (weights, losses and the optimiser stay in 32): half the
-            time on processors that have such instructions.
+        bfloat16: on processors with instructions for it, which halve the time, compute what autocast allows in 16 bits
+            (weights, losses and the optimiser stay in 32). Others would take fifty times as long, and compute in 32.
     """
 
     steps: int
@@ -66,6 +66,12 @@ class Schedule:
         rise = min(1.0, (step + 1) / max(1, self.warmup))
         fall = min(1.0, max(0.0, (self.steps - step) / max(1, self.decay)))
         return rise * fall
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies matrices in bfloat16; False as well if PyTorch is too old to know."""
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(known.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16"))
 
 
 def process_state() -> PartialState:
@@ -115,7 +121,7 @@ def fit(name: str, model: nn.Module, step: Step, schedule: Schedule, folder: Pat
     path, log_path = folder / f"{name}.pt", folder / f"{name}.jsonl"
     accelerator = Accelerator(
         cpu=True,
-        mixed_precision="bf16" if schedule.bfloat16 else "no",
+        mixed_precision="bf16" if schedule.bfloat16 and has_bfloat16() else "no",
         # Of an AutoencoderTiny only the decoder is trained: the encoder's parameters get no gradient.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )

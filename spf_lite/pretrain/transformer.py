@@ -28,10 +28,10 @@ from spf_lite.pretrain.text import random_caption
 from spf_lite.pretrain.unet import UNCONDITIONAL, build_scheduler
 from spf_lite.tiny_world.portraits import all_phrases
 
-SCHEDULE = Schedule(steps=6000, learning_rate=1e-3, warmup=300, decay=2500, ema=0.998)
+SCHEDULE = Schedule(steps=3700, learning_rate=1e-3, warmup=300, decay=1600, ema=0.998)
 BATCH = 32
 #: Width of the text encoder, and of the transformer.
-TEXT_WIDTH, WIDTH, HEADS, LAYERS = 128, 256, 8, 8
+TEXT_WIDTH, WIDTH, HEADS, LAYERS = 128, 192, 6, 6
 #: Tokens that are no part of a text: padding, the end, and what is neither a word nor a letter.
 _PIECES = ("<pad>", "</s>", "<unk>")
 

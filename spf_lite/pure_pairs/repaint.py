@@ -22,9 +22,10 @@ from torch import Tensor
 from spf_lite.data.texts import empty_text, encode_texts
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import Sampler
+from spf_lite.models.running.at_a_time import at_a_time
 from spf_lite.models.running.shared_work import shared_out
 
-#: Sampling steps, and portraits at a time.
+#: Sampling steps, and small portraits at a time.
 STEPS, CHUNK = 25, 32
 
 
@@ -55,7 +56,8 @@ def repaint(
     def repainted(part: Tensor) -> Tensor:
         return _repaint(backbone, latents[part], region[part], conditional[part], unconditional, noise[part])
 
-    chunks = shared_out(torch.arange(len(latents)).split(CHUNK), repainted)
+    together = at_a_time(*latents.shape[-2:], CHUNK)
+    chunks = shared_out(torch.arange(len(latents)).split(together), repainted)
     return torch.cat(chunks) if chunks else latents
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from spf_lite.pretrain import loop
 from spf_lite.pretrain.loop import Schedule, fit, process_state
 from tests.processes import ended_well, one_of, started
 
@@ -124,8 +125,11 @@ def test_the_weights_are_averaged_with_a_decay_that_rises_to_its_limit(tmp_path:
     assert torch.allclose(model.weight, average, atol=1e-6) and not torch.allclose(model.weight, last, atol=1e-4)
 
 
-@pytest.mark.parametrize("bfloat16", [True, False])
-def test_a_step_runs_under_autocast_where_the_schedule_says_so(tmp_path: Path, bfloat16: bool) -> None:
+@pytest.mark.parametrize(("wanted", "had"), [(True, True), (True, False), (False, True)])
+def test_a_step_runs_under_autocast_where_schedule_and_processor_allow_it(
+    tmp_path: Path, wanted: bool, had: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "has_bfloat16", lambda: had)
     seen: set[torch.dtype] = set()
 
     def multiplied(model: nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -134,8 +138,8 @@ def test_a_step_runs_under_autocast_where_the_schedule_says_so(tmp_path: Path, b
         seen.add(product.dtype)
         return {"loss": product.square().mean()}
 
-    model = fit("line", Line(), multiplied, Schedule(2, bfloat16=bfloat16), tmp_path)
-    assert seen == {torch.bfloat16 if bfloat16 else torch.float32}
+    model = fit("line", Line(), multiplied, Schedule(2, bfloat16=wanted), tmp_path)
+    assert seen == {torch.bfloat16 if wanted and had else torch.float32}
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 

@@ -8,12 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, overload
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from spf_lite.models.backbone import Backbone
+from spf_lite.models.running.at_a_time import at_a_time
 from spf_lite.models.tokenizer import check_length
+
+#: Small portraits that are denoised at a time.
+SMALL = 32
 
 
 @overload
@@ -25,7 +30,7 @@ def sample(
     steps: int = ...,
     guidance_scale: float | None = ...,
     negative_prompt: str = ...,
-    batch_size: int = ...,
+    batch_size: int | None = ...,
     height: int | None = ...,
     width: int | None = ...,
     output_type: Literal["pil"] = ...,
@@ -41,7 +46,7 @@ def sample(
     steps: int = ...,
     guidance_scale: float | None = ...,
     negative_prompt: str = ...,
-    batch_size: int = ...,
+    batch_size: int | None = ...,
     height: int | None = ...,
     width: int | None = ...,
     output_type: Literal["latent"],
@@ -57,7 +62,7 @@ def sample(
     steps: int = 25,
     guidance_scale: float | None = None,
     negative_prompt: str = "",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     height: int | None = None,
     width: int | None = None,
     output_type: Literal["pil", "latent"] = "pil",
@@ -72,7 +77,8 @@ def sample(
         guidance_scale: of classifier-free guidance (Ho & Salimans 2022); 1 switches it off. Default: the backbone's own
             (:attr:`spf_lite.models.specification.BackboneSpec.guidance_scale`).
         negative_prompt: what guidance leads away from; empty: what the model's class leads away from by itself.
-        batch_size: portraits denoised at a time.
+        batch_size: portraits denoised at a time; None: :data:`SMALL` of the tiny model, fewer of a larger one
+            (:mod:`spf_lite.models.running.at_a_time`).
         height: in pixels; default: the model's own size.
         width: in pixels; default: the model's own size.
         output_type: ``pil``, or ``latent`` for scaled latents (N, C, h, w).
@@ -86,6 +92,9 @@ def sample(
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds: each portrait needs both")
+    if batch_size is None:
+        factor, side = backbone.pipe.vae_scale_factor, int(np.max(backbone.network.config.sample_size))
+        batch_size = at_a_time((height or side * factor) // factor, (width or side * factor) // factor, SMALL)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: at least one portrait at a time is needed")
     if steps < 1:
