@@ -6,7 +6,7 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
@@ -159,12 +159,25 @@ def recipe(text: str) -> str:
     return text
 
 
-def limit(text: str) -> tuple[str, float]:
+def upper_limit(text: str) -> tuple[str, float]:
     """A measure of an audit and the highest value that is allowed: ``measure=value``."""
+    from spf_lite.audit.limits import LIMITED_ABOVE
+
+    return _limit(text, LIMITED_ABOVE)
+
+
+def lower_limit(text: str) -> tuple[str, float]:
+    """A measure of an audit and the lowest value that is allowed: ``measure=value``."""
+    from spf_lite.audit.limits import LIMITED_BELOW
+
+    return _limit(text, LIMITED_BELOW)
+
+
+def _limit(text: str, among: Collection[str]) -> tuple[str, float]:
     from spf_lite.audit.limits import read_limit
 
     try:
-        return read_limit(text)
+        return read_limit(text, among)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

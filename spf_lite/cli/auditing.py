@@ -33,6 +33,7 @@ AUDIT_ALONE: Mapping[str, Any] = {
     "identity": False,
     "html": None,
     "fail_above": [],
+    "fail_below": [],
 }
 
 
@@ -55,18 +56,18 @@ def check_options(options: Namespace) -> None:
 
 
 def audit(options: Namespace) -> int:
-    """Exit status 1 when a measure is above its limit."""
+    """Exit status 1 when a measure is above or below its limit."""
     import torch
 
     from spf_lite.audit.auditing import audit
-    from spf_lite.audit.limits import above, check_limits
+    from spf_lite.audit.limits import above, below, check_limits
     from spf_lite.audit.measures.regions import read_masks
     from spf_lite.audit.measuring import measures_taken
     from spf_lite.audit.page.document import audit_page
     from spf_lite.audit.prompts import completed, default_prompts, read_prompts
     from spf_lite.models.adapters.lora import load_adapter
 
-    limits = dict(options.fail_above)
+    highest, lowest = dict(options.fail_above), dict(options.fail_below)
     given = read_prompts(options.texts) if options.texts else None
     backbone = load_model(options, dtype=getattr(torch, options.dtype or "float32"))
     if options.clip:
@@ -83,7 +84,9 @@ def audit(options: Namespace) -> int:
         raise ValueError("--mask needs complete texts: give --target-text, too")
     comparisons = _comparisons(options, backbone)
     names = [comparison.measure for comparison in comparisons]
-    check_limits(limits, measures_taken(complete, options.target_text is not None, masks is not None, names))
+    check_limits(
+        [*highest, *lowest], measures_taken(complete, options.target_text is not None, masks is not None, names)
+    )
     result = audit(
         backbone,
         options.adapter,
@@ -104,7 +107,7 @@ def audit(options: Namespace) -> int:
         save_text(options.save, result.report.to_json())
     if options.html:
         save_text(options.html, audit_page(result.report, result.cases))
-    failed = above(result.report, limits)
+    failed = above(result.report, highest) + below(result.report, lowest)
     for line in failed:
         logger.info("%s", line)
     return 1 if failed else 0

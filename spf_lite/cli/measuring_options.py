@@ -108,10 +108,18 @@ def add_measure(commands: Commands) -> None:
     audit.add_argument(
         "--fail-above",
         metavar="MEASURE=VALUE",
-        type=kinds.limit,
+        type=kinds.upper_limit,
         action="append",
         default=[],
         help="exit with status 1 if the mean of this measure is higher, may be given again",
+    )
+    audit.add_argument(
+        "--fail-below",
+        metavar="MEASURE=VALUE",
+        type=kinds.lower_limit,
+        action="append",
+        default=[],
+        help="exit with status 1 if the mean of this measure is lower, may be given again",
     )
 
 

@@ -67,7 +67,7 @@ def test_an_audit_says_saves_and_writes_its_page(
     assert html.startswith("<!DOCTYPE html>") and html.count("<img ") == 2 * 4 and "<svg" in html
 
 
-def test_the_exit_status_says_whether_a_measure_is_above_its_limit(
+def test_the_exit_status_says_whether_a_measure_is_beyond_its_limit(
     toy_folder: Path, diffusers_lora: Path, texts: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     common = ("--texts", texts, *TARGET)
@@ -77,6 +77,10 @@ def test_the_exit_status_says_whether_a_measure_is_above_its_limit(
     assert measure(diffusers_lora, toy_folder, *common, *limits) == 1
     last = logged.records[-1].message
     assert last.startswith("reconstruction 0.") and last.endswith("] is above its limit 0")
+    assert measure(diffusers_lora, toy_folder, *common, "--fail-below", "CLIP-I=-1") == 0
+    assert measure(diffusers_lora, toy_folder, *common, "--fail-below", "clip-i=1.5") == 1
+    last = logged.records[-1].message
+    assert last.startswith("CLIP-I ") and last.endswith("] is below its limit 1.5")
 
 
 def test_a_kohya_file_masks_and_given_complete_texts(toy_folder: Path, kohya_lora: Path, tmp_path: Path) -> None:
@@ -122,6 +126,8 @@ def test_wrong_combinations_are_refused_before_anything_is_sampled(
     assert "expected MEASURE=VALUE with one of reconstruction, " in line("--fail-above", "magic=1")
     assert line("--fail-above", "leakage=1").startswith("leakage: not measured with these options, there are reconstr")
     assert line("--fail-above", "LPIPS=1", *TARGET).startswith("LPIPS: not measured with these options")
+    assert "expected MEASURE=VALUE with one of CLIP-I at base text, " in line("--fail-below", "leakage=1")
+    assert line("--fail-below", "DINO=0", *TARGET).startswith("DINO: not measured with these options")
     assert line("--texts", texts, "--mask", tmp_path).startswith(f"{tmp_path}: no mask for prompt 1, 2")
     Image.new("L", (8, 8)).save(tmp_path / "mask.png")
     assert line("--texts", texts, "--mask", tmp_path) == "--mask needs complete texts: give --target-text, too"
