@@ -1,7 +1,8 @@
 """The files of the playground: the shipped model and its adapters for a browser, made when the book is built.
 
 A page that is opened as a file may load scripts, but not fetch. So every file becomes a script that hands over the
-base64 of a gzip. Nothing of it is loaded before a reader clicks, except ``catalogue.js``, which says what there is.
+base64 of a gzip. Nothing of it is loaded before a reader clicks. ``catalogue.js``, which says what there is, and
+``places.js``, which the explorers share, are small and loaded with the page.
 
 ONNX Runtime Web comes from npm, in the version below; its three files are kept in the virtual environment. What is
 exported is kept under a key that is a hash of the exporter and the weights. Exporting takes half a minute, while Sphinx
@@ -42,6 +43,8 @@ RUNTIME_FILES = {
 }
 #: The worker's code, in this order.
 ENGINE = ("tokenizer.js", "noise.js", "weights.js", "engine.js")
+#: What the page says in words of a map; the explorers say the same.
+PLACES = ROOT / "spf_lite" / "widgets" / "places.js"
 #: What the exported files depend on.
 INPUTS = (
     "spf_lite/export/*.py",
@@ -51,10 +54,10 @@ INPUTS = (
     "data_samples/adapters/**/*",
     "constraints.txt",
 )
-#: Recipes whose adapters are offered, in this order, and what the page calls them.
+#: Recipes whose adapters are offered, and what the page calls them, as the chapters do. It starts with the last one.
 METHODS = {
     "naive": "naive fine-tuning",
-    "spf": "the method with reference portraits",
+    "spf": "our first recipe",
     "pure-pairs": "pure pairs",
 }
 
@@ -120,9 +123,15 @@ def catalogue(megabytes: float) -> str:
         for name, target in TARGETS.items()
     }
     content = {
-        "attributes": ATTRIBUTES, "targets": targets, "adapters": adapters(), "megabytes": round(megabytes),
+        "attributes": ATTRIBUTES, "targets": targets, "adapters": adapters(), "methods": METHODS,
+        "megabytes": round(megabytes),
     }  # fmt: skip
     return f"spfPlayground.offer({json.dumps(content)});\n"
+
+
+def small_scripts(megabytes: float) -> dict[str, str]:
+    """What is written and loaded with the page; a click loads so many megabytes more."""
+    return {"catalogue.js": catalogue(megabytes), "places.js": PLACES.read_text("utf-8")}
 
 
 def write(folder: Path, source: Path) -> None:
@@ -139,7 +148,7 @@ def write(folder: Path, source: Path) -> None:
     for one in adapters():
         file = source / "adapters" / f"{one['name']}.safetensors"
         scripts[f"adapter-{one['name']}.js"] = as_script(_files([file]))
-    scripts["catalogue.js"] = catalogue(size)
+    scripts |= small_scripts(size)
     for name, content in scripts.items():
         (folder / name).write_text(content, encoding="utf-8")
 

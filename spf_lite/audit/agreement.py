@@ -22,6 +22,7 @@ from spf_lite.audit.auditing import audit
 from spf_lite.audit.prompts import default_prompts
 from spf_lite.audit.report import MEASURES
 from spf_lite.evaluation.report import MEASURES as TRUTHS
+from spf_lite.evaluation.rows import ROW_FILE, Row
 from spf_lite.evaluation.statistics import Estimate
 from spf_lite.files import read_text, write_file
 from spf_lite.models.backbone import Backbone
@@ -106,6 +107,34 @@ def audit_all(
 def read_audited(kept: Path) -> list[Audited]:
     """What :func:`audit_all` has kept."""
     return [Audited(**json.loads(line)) for line in read_text(kept).splitlines()]
+
+
+#: Measures of a row that need no judge, and what an audit calls them.
+_WITHOUT_JUDGE = {"reconstruction": "reconstruction", "CLIP-I": "CLIP-I", "CLIP-T": "CLIP-T after"}
+
+
+def read_measured(folder: Path) -> list[Audited]:
+    """What the rows of a comparison say of its recipes; no adapter is needed.
+
+    A row has some of the measures without a judge as well, of more people than an audit samples, but not all of them.
+    The runs of one recipe on one target are one entry, the mean of them.
+
+    Args:
+        folder: with ``<target>/<recipe>-<seed>``, as :func:`spf_lite.evaluation.benchmark.compare` writes it.
+    """
+    runs: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for path in sorted(folder.glob(f"*/*/{ROW_FILE}")):
+        row = Row.from_json(read_text(path))
+        defined = {name: [one for one in values if one is not None] for name, values in row.report.values.items()}
+        means = {name: float(np.mean(values)) for name, values in defined.items() if values}
+        runs.setdefault((row.target, row.method), []).append(means)
+    entries = []
+    for (target, method), of in runs.items():
+        shared = [name for name in of[0] if all(name in means for means in of)]
+        mean = {name: float(np.mean([means[name] for means in of])) for name in shared}
+        measures = {known: mean[name] for name, known in _WITHOUT_JUDGE.items() if name in mean}
+        entries.append(Audited(target, method, measures, mean))
+    return entries
 
 
 def agreement(audited: Iterable[Audited], measure: str, truth: str, target: str) -> Estimate | None:

@@ -22,7 +22,7 @@ def add_model_options(parser: argparse.ArgumentParser, what: str = "") -> None:
     group.add_argument(
         "--model",
         default="tiny",
-        help="tiny (default), sd15, a folder, a hub id, or a single .safetensors or .ckpt file",
+        help="tiny (default), tiny-transformer, sd15, a folder, a hub id, or a single .safetensors or .ckpt file",
     )
     group.add_argument("--revision", help="branch, tag or commit of a model of the hub")
     group.add_argument("--variant", help="of its weight files, such as fp16; not for a single file")

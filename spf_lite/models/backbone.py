@@ -32,7 +32,7 @@ from spf_lite.models.loading.compatibility import check_pipeline, check_precisio
 from spf_lite.models.loading.single_file import check_complete, check_convertible, with_config
 from spf_lite.models.quiet import no_loading_bars
 from spf_lite.models.source import Source
-from spf_lite.models.specification import USUAL_GUIDANCE, BackboneSpec, specification_of
+from spf_lite.models.specification import USUAL_GUIDANCE, BackboneSpec, shipped_folders, specification_of
 from spf_lite.models.tokenizer import Reader
 
 #: What diffusers' conversion of a single file raises if the file does not fit the configuration.
@@ -168,7 +168,7 @@ def load(
 
 def _pipeline(name: str, source: Source) -> tuple[Architecture, DiffusionPipeline]:
     """The pipeline of a source and its class; what is known of it is checked before its weights are read."""
-    is_path = name == "tiny" or Path(source.location).exists() or name.startswith((".", "/", "~"))
+    is_path = name in shipped_folders() or Path(source.location).exists() or name.startswith((".", "/", "~"))
     guessed = source.is_file and source.config is None
     if source.is_file:
         source = with_config(source)

@@ -12,8 +12,8 @@ import torch
 
 from spf_lite.paths import DATA_SAMPLES
 
-#: Guidance scale of the tiny model. It follows its prompts almost without guidance, and fine-tuning makes the response
-#: to the target stronger: at Stable Diffusion's usual 7.5 its portraits are overexposed and garbled.
+#: Guidance scale of the tiny models. They follow their prompts almost without guidance, and fine-tuning makes the
+#: response to the target stronger: at Stable Diffusion's usual 7.5 portraits are overexposed and garbled.
 GUIDANCE_SCALE = 1.5
 #: Guidance scale of Stable Diffusion 1 and 2. A model of another class gets its class's own when it is loaded.
 USUAL_GUIDANCE = 7.5
@@ -48,27 +48,37 @@ def tiny_folder() -> Path:
     return Path(os.environ.get("SPF_LITE_TINY", DATA_SAMPLES / "tiny-portraits"))
 
 
+def shipped_folders() -> dict[str, Path]:
+    """Names of the models that come with the repository, and their folders: the tiny UNet, and a tiny transformer.
+
+    An installed package has the first one only.
+    """
+    return {"tiny": tiny_folder(), "tiny-transformer": DATA_SAMPLES / "tiny-transformer"}
+
+
 def specification_of(name: str, config: str | None = None) -> BackboneSpec:
     """The specification of a backbone. Nothing is loaded.
 
     Args:
-        name: ``tiny``, ``sd15``, or any folder, hub id or single file; ``~`` is the home folder. A folder may hold a
-            CLIP model in ``clip/`` and an ``AutoencoderTiny`` in ``preview/``; otherwise OpenAI's CLIP measures, and
-            the pipeline's own decoder serves.
+        name: ``tiny``, ``tiny-transformer``, ``sd15``, or any folder, hub id or single file; ``~`` is the home folder.
+            A folder may hold a CLIP model in ``clip/`` and an ``AutoencoderTiny`` in ``preview/``; otherwise OpenAI's
+            CLIP measures, and the pipeline's own decoder serves.
         config: folder or hub id of a single file's configuration; the other two models are looked for there.
     """
     if name == "sd15":
         return BackboneSpec(
             "stable-diffusion-v1-5/stable-diffusion-v1-5", "openai/clip-vit-large-patch14", preview="madebyollin/taesd"
         )
-    source = str(tiny_folder()) if name == "tiny" else str(Path(name).expanduser()) if name.startswith("~") else name
+    shipped = shipped_folders()
+    source = str(shipped.get(name) or (Path(name).expanduser() if name.startswith("~") else name))
+    resolved = {folder.resolve() for folder in shipped.values()}
     beside = Path(source if config is None else config)
     clip, preview = beside / "clip", beside / "preview"
     return BackboneSpec(
         source,
         str(clip) if clip.is_dir() else "openai/clip-vit-large-patch14",
         preview=str(preview) if preview.is_dir() else None,
-        guidance_scale=GUIDANCE_SCALE if Path(source).resolve() == tiny_folder().resolve() else USUAL_GUIDANCE,
+        guidance_scale=GUIDANCE_SCALE if Path(source).resolve() in resolved else USUAL_GUIDANCE,
     )
 
 

@@ -96,7 +96,7 @@ def portrait_grid(
         raise ValueError(f"marks must be {shape[0]} x {shape[1]}, as the portraits are")
 
     text = _points(LABEL_PIXELS, side * shape[1])
-    letters = max(int(72 * side / (0.57 * text)), 1)  # a letter is about 0.57 of its font's size wide
+    letters = max(int(72 * side / (0.6 * text)), 1)  # a letter is about 0.57 of its font's size wide; 5 % are a gap
     row_labels = [_wrapped(label, letters) for label in row_labels]
     marks = [[_wrapped(note, letters) for note in row] for row in marks] if marks else None
     lines = sum(max(note.count("\n") + bool(note) for note in row) for row in marks or [])

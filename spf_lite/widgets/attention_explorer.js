@@ -1,6 +1,6 @@
 // The view of AttentionExplorer: a portrait under the map of one token, and all tokens with small maps to choose from.
 // All inputs are native, so that keyboard, touch and screen readers work as they do everywhere.
-// elements.js and maps.js stand before this text.
+// elements.js, places.js and maps.js stand before this text.
 
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"; // as in map_encoding.py
 const STEP = Object.fromEntries([...LETTERS].map((letter, step) => [letter.charCodeAt(0), step]));
@@ -88,7 +88,8 @@ function render({ model, el }) {
     const rest = ` gets ${percent(mean)} % of all attention; peak attention ${peak.toFixed(2)}.`;
     readout.replaceChildren(make("strong", {}, quoted), rest);
     highest.textContent = peak.toFixed(2);
-    stage.setAttribute("aria-label", `Attention map over the portrait: ${quoted}${rest}`);
+    const seen = `${quoted}${rest} The map is ${mapInWords(values, item.size)}.`;
+    stage.setAttribute("aria-label", `Attention map over the portrait ${item.label}: ${seen}`);
     tokens.forEach(({ radio }, number) => { radio.checked = number === token(); });
   }
 

@@ -47,7 +47,7 @@ class AttentionExplorer(PicturedWidget):
         ValueError: if there are no items, or one lacks a key, repeats a label, or has maps of another shape or range.
     """
 
-    _esm = es_module("elements.js", "maps.js", "attention_explorer.js")
+    _esm = es_module("elements.js", "places.js", "maps.js", "attention_explorer.js")
 
     items = traitlets.List(traitlets.Dict()).tag(sync=True)
     portrait = traitlets.Unicode().tag(sync=True)

@@ -36,6 +36,21 @@ async function drawVeil(canvas, before, after, stillWanted) {
   canvas.getContext("2d").putImageData(veil, 0, 0);
 }
 
+/** What is seen of the target and of what changed, for a picture's text; empty where it is not known. */
+const presenceOf = (target, shown) =>
+  (shown === undefined ? "" : shown ? `; shows ${target}` : `; does not show ${target}`);
+function changesIn(found) {
+  if (found === undefined) return "";
+  // A screen reader reads an arrow as a picture.
+  return found.length ? `; unrelated changes: ${found.join(", ").replaceAll(" → ", " to ")}` : "; no unrelated change";
+}
+
+/** What the base model was asked for. Where the target is looked for, that is the base text. */
+function baseText(item, shown) {
+  if (shown === undefined && !item.unasked) return ` for “${item.prompt}”`;
+  return item.base_text ? ` for “${item.base_text.prompt}”` : " for the base text";
+}
+
 function render({ model, el }) {
   const id = freshId();
   const items = () => model.get("items");
@@ -44,8 +59,9 @@ function render({ model, el }) {
   /** The item that is shown, with what belongs to the text that is chosen. */
   const current = () => {
     const item = items().find((one) => one.target === model.get("target") && one.seed === model.get("seed"));
-    if (!item?.base_text || model.get("text") === TEXTS[0]) return item;
-    return { ...item, ...item.base_text, images: { ...item.images, ...item.base_text.images }, unasked: true };
+    if (!item?.base_text || model.get("text") === TEXTS[0]) return item && { ...item, base_shows: item.shows.base };
+    const images = { ...item.images, ...item.base_text.images };
+    return { ...item, ...item.base_text, images, unasked: true, base_shows: item.shows.base };
   };
 
   const target = input("select", { id: `${id}-target` });
@@ -108,7 +124,6 @@ function render({ model, el }) {
     const method = model.get("method");
     before.src = item.images.base;
     after.src = item.images[method];
-    before.alt = `Portrait by the ${labels().base}, seed ${item.seed}`;
     beforeTag.textContent = labels().base;
     afterTag.textContent = labels()[method];
     const found = item.changes[method];
@@ -116,10 +131,12 @@ function render({ model, el }) {
     // Where the target is looked for, the left portrait is one for the base text, whatever the text of the right one.
     prompt.textContent = item.unasked ? `Left and right: “${item.prompt}”`
       : shown === undefined ? `“${item.prompt}”` : `Right: “${item.prompt}”. Left: the base text.`;
-    const seen = shown === undefined ? "" : shown ? `; shows ${item.target}` : `; does not show ${item.target}`;
-    after.alt = `Portrait by ${labels()[method]} for “${item.prompt}”, seed ${item.seed}${seen}`;
     changes.hidden = found === undefined && shown === undefined;
     const asked = item.unasked ? ", without being asked for it" : "";
+    before.alt = `Portrait by the ${labels().base}${baseText(item, shown)}, seed ${item.seed}`
+      + presenceOf(item.target, item.base_shows);
+    after.alt = `Portrait by ${labels()[method]} for “${item.prompt}”, seed ${item.seed}`
+      + `${presenceOf(item.target, shown)}${shown ? asked : ""}${changesIn(found)}`;
     const presence = shown === undefined ? ""
       : shown ? `Shows ${item.target}${asked}. ` : `Does not show ${item.target}. `;
     const changed = found === undefined ? "" : found.length ? "Unrelated changes: " : "No unrelated change.";

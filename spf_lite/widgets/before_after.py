@@ -32,9 +32,9 @@ class BeforeAfter(PicturedWidget):
         items: one dictionary for each pair of target and seed, with ``target`` (str), ``seed`` (int), ``prompt`` (the
             complete text), ``images`` (a picture named ``base`` and one for each method, all of one size) and, where
             known, ``changes`` (for each method the unrelated changes, such as "background gray → yellow") and ``shows``
-            (for each method whether the target is there). If all items have ``base_text``, the reader can switch the
-            text: a dictionary with ``prompt``, ``images`` (one for each method) and, where known, ``changes`` and
-            ``shows``, of the base text.
+            (for each method, and for ``base``, whether the target is there). If all items have ``base_text``, the
+            reader can switch the text: a dictionary with ``prompt``, ``images`` (one for each method) and, where known,
+            ``changes`` and ``shows``, of the base text.
         labels: of methods, in addition to :data:`LABELS`.
         before: label of the ``base`` picture.
         position: of the divider, in percent of the width from the left.

@@ -1,6 +1,6 @@
 // The view of ControlMapExplorer: sliders beside the portrait, tinted where the target may act, and what M is made of.
 // All inputs are native, so that keyboard, touch and screen readers work as they do everywhere.
-// elements.js and maps.js stand before this text.
+// elements.js, places.js and maps.js stand before this text.
 
 const BLUE = BLUES[1];
 const TINT = 0.75; // opacity of the tint where M is 1, so that the portrait shines through
@@ -50,34 +50,6 @@ export function auc(values, inside) {
   const count = inside.filter(Boolean).length;
   const pairs = count * (values.length - count);
   return pairs ? (ranks - (count * (count + 1)) / 2) / pairs : undefined;
-}
-
-/** Outline a region on a canvas: dark dashes on white, along the borders between its positions and others. */
-function drawOutline(canvas, inside, [height, width], scale = 24) {
-  canvas.width = scale * width;
-  canvas.height = scale * height;
-  const context = canvas.getContext("2d");
-  const at = (y, x) => y >= 0 && y < height && x >= 0 && x < width && inside[y * width + x];
-  context.beginPath();
-  for (let y = 0; y <= height; y += 1) {
-    for (let x = 0; x <= width; x += 1) {
-      if (at(y, x) !== at(y - 1, x) && x < width) {
-        context.moveTo(x * scale, y * scale);
-        context.lineTo((x + 1) * scale, y * scale);
-      }
-      if (at(y, x) !== at(y, x - 1) && y < height) {
-        context.moveTo(x * scale, y * scale);
-        context.lineTo(x * scale, (y + 1) * scale);
-      }
-    }
-  }
-  context.lineWidth = 5;
-  context.strokeStyle = "#ffffff";
-  context.stroke();
-  context.lineWidth = 2.5;
-  context.setLineDash([scale / 2, scale / 2]);
-  context.strokeStyle = "#111111";
-  context.stroke();
 }
 
 const unpacked = (text) => Float64Array.from(atob(text), (letter) => letter.charCodeAt(0) / 255);
@@ -143,7 +115,7 @@ function render({ model, el }) {
   const readout = make("p", { class: "spf-readout", "aria-live": "polite" });
   const formula = make("p", { class: "spf-formula" });
   const image = make("img", { class: "spf-thumb", alt: "" });
-  const difference = make("canvas", { class: "spf-thumb", role: "img", "aria-label": "Map D" });
+  const difference = make("canvas", { class: "spf-thumb", role: "img" });
   const cards = make("div", { class: "spf-cards" });
   let phrases = [];
   let parts = null;
@@ -179,7 +151,9 @@ function render({ model, el }) {
     const found = inside ? auc(map, inside) : undefined;
     const grade = found === undefined ? "" : ` AUC against the outline: ${found.toFixed(2)}.`;
     readout.replaceChildren(make("strong", {}, sentence), more, grade);
-    stage.setAttribute("aria-label", `Control map over ${item.label}. ${sentence}${more}${grade}`);
+    const place = share ? placeOfHighest(map, item.size) : undefined;
+    const where = place ? ` It may change it most ${place}.` : "";
+    stage.setAttribute("aria-label", `Control map over ${item.label}. ${sentence}${more}${where}${grade}`);
     for (const [name, slider] of Object.entries(sliders)) slider.show(model.get(name));
     phrases.forEach(({ slider }, p) => {
       const [chosen, measured] = [now[p].toFixed(2), item.distances[p].toFixed(2)];
@@ -209,8 +183,13 @@ function render({ model, el }) {
     time.show(item.timesteps.indexOf(model.get("timestep")), `t = ${model.get("timestep")}`);
     time.root.hidden = item.timesteps.length < 2;
     layer.value = model.get("layer");
-    drawMap(difference, parts.difference, item.size, ramp(BLUES));
-    phrases.forEach(({ canvas }, p) => drawMap(canvas, parts.phraseMaps[p], item.size, ramp(ORANGES)));
+    const draw = (canvas, name, values, colors) => {
+      drawMap(canvas, values, item.size, ramp(colors));
+      canvas.setAttribute("aria-label", `${name}: ${mapInWords(values, item.size)}`);
+    };
+    draw(difference, "Map D", parts.difference, BLUES);
+    phrases.forEach(({ canvas }, p) =>
+      draw(canvas, `Attention map of “${item.phrases[p]}”`, parts.phraseMaps[p], ORANGES));
     showMap();
   }
 
@@ -221,13 +200,14 @@ function render({ model, el }) {
     fill(layer, item.layers, model.get("layer"));
     layerLabel.hidden = item.layers.length < 2;
     image.src = item.image;
+    image.alt = `Portrait: ${item.label}`;
     pale.src = item.image;
     stage.style.aspectRatio = `${item.size[1]} / ${item.size[0]}`;
     inside = item.region ? Array.from(unpacked(item.region), (value) => value > 0) : null;
     outline.hidden = outlined.hidden = !inside;
     if (inside) drawOutline(outline, inside, item.size);
     phrases = item.phrases.map((phrase) => ({
-      canvas: make("canvas", { class: "spf-thumb", role: "img", "aria-label": `Attention map of “${phrase}”` }),
+      canvas: make("canvas", { class: "spf-thumb", role: "img" }),
       slider: labelledSlider(phrase, { min: "0", max: "2", step: "0.01" }),
     }));
     cards.replaceChildren(

@@ -58,7 +58,7 @@ class ControlMapExplorer(PicturedWidget):
         ValueError: if there are no items, or one lacks a key, repeats a label, or has arrays of another shape or range.
     """
 
-    _esm = es_module("elements.js", "maps.js", "control_map_explorer.js")
+    _esm = es_module("elements.js", "places.js", "maps.js", "control_map_explorer.js")
 
     items = traitlets.List(traitlets.Dict()).tag(sync=True)
     portrait = traitlets.Unicode().tag(sync=True)

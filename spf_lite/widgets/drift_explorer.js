@@ -30,9 +30,9 @@ function render({ model, el }) {
     note.textContent = `Portraits of texts with “${entry.word}” moved by ${signed(entry.mean)} against the others, ${sure}.${count}`;
     setColumns(root, Math.max(1, people.length));
     const said = people.map((k) => texts[k]);
-    for (const [figure, label, images] of [[before, "before", model.get("before")], [after, one.label, one.images]]) {
-      figure.show(label, people.map((k) => images[k]), said, (text) => `${text}; ${label}`);
-    }
+    before.show("before", people.map((k) => model.get("before")[k]), said, (text) => `${text}; before`);
+    const moved = `portraits with “${entry.word}” moved by ${signed(entry.mean)} against the others, ${sure}`;
+    after.show(one.label, people.map((k) => one.images[k]), said, (text) => `${text}; ${one.label}: ${moved}`);
     for (const { root: figure } of [before, after]) figure.hidden = people.length === 0;
   }
 

@@ -18,3 +18,31 @@ function drawMap(canvas, values, [height, width], color) {
   values.forEach((value, i) => picture.data.set(color(value), 4 * i));
   canvas.getContext("2d").putImageData(picture, 0, 0);
 }
+
+/** Outline a region on a canvas: dark dashes on white, along the borders between its positions and others. */
+function drawOutline(canvas, inside, [height, width], scale = 24) {
+  canvas.width = scale * width;
+  canvas.height = scale * height;
+  const context = canvas.getContext("2d");
+  const at = (y, x) => y >= 0 && y < height && x >= 0 && x < width && inside[y * width + x];
+  context.beginPath();
+  for (let y = 0; y <= height; y += 1) {
+    for (let x = 0; x <= width; x += 1) {
+      if (at(y, x) !== at(y - 1, x) && x < width) {
+        context.moveTo(x * scale, y * scale);
+        context.lineTo((x + 1) * scale, y * scale);
+      }
+      if (at(y, x) !== at(y, x - 1) && y < height) {
+        context.moveTo(x * scale, y * scale);
+        context.lineTo(x * scale, (y + 1) * scale);
+      }
+    }
+  }
+  context.lineWidth = 5;
+  context.strokeStyle = "#ffffff";
+  context.stroke();
+  context.lineWidth = 2.5;
+  context.setLineDash([scale / 2, scale / 2]);
+  context.strokeStyle = "#111111";
+  context.stroke();
+}

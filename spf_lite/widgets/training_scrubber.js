@@ -29,11 +29,13 @@ function render({ model, el }) {
       if (run === drawn[0].run) {
         range.show(at, beside() ? `${Math.round((100 * step) / lastOf(run))} % of the steps` : said);
       }
+      for (const line of lines) line.moveTo(step, `step ${step}`);
+      const measures = Object.keys(run.measures).length ? lines[lines.length - 1] : null; // the last chart
+      const measured = measures ? `. Measured there: ${measures.saidAt(step)}` : "";
       row.show(
         beside() ? `${run.label}, ${said}` : "", run.images[at], people(),
-        (person) => `${person}, sampled after step ${step} of ${run.label}`,
+        (person) => `${person}, sampled after step ${step} of ${run.label}${measured}`,
       );
-      for (const line of lines) line.moveTo(step);
     }
   }
 

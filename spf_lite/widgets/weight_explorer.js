@@ -4,6 +4,9 @@
 /** A weight as it was probably typed: 0.3, not 0.30000000000000004. */
 const typed = (weight) => String(Number(weight.toPrecision(6)));
 
+const SMALL = 0.35; // measures that stay below it get an axis of their own: on one to 1 their differences are not seen
+const LEAST_AXIS = 0.05; // a shorter one would show noise
+
 function render({ model, el }) {
   const labelled = (label) => model.get("sweeps").find((sweep) => sweep.label === label);
   const current = () => labelled(model.get("sweep"));
@@ -18,7 +21,19 @@ function render({ model, el }) {
     "div", { class: "spf-widget spf-weights" },
     make("div", { class: "spf-controls" }, choice.root, range.root), base.root, chosen.root, charts,
   );
-  let drawn = null;
+  let drawn = [];
+
+  /** The highest value of a measure in any sweep, so that another sweep has the same axes. */
+  const highest = (name) => Math.max(0, ...model.get("sweeps").flatMap((sweep) => sweep.measures[name] ?? []));
+
+  /** The lines by the chart that they are drawn in, each with the top of its axis. */
+  function byAxis(lines) {
+    const small = lines.filter(({ name }) => highest(name) < SMALL);
+    const most = Math.max(0, ...small.map(({ name }) => highest(name)));
+    if (most === 0) return [{ of: lines, most: 1 }];
+    const own = { of: small, most: roundTop(Math.max(most, LEAST_AXIS)) };
+    return [{ of: lines.filter((line) => !small.includes(line)), most: 1 }, own];
+  }
 
   function showWeight() {
     const sweep = current();
@@ -28,10 +43,12 @@ function render({ model, el }) {
     const remark = sweep.remarks.length ? sweep.remarks[at] : "";
     const said = `${word} ${weight}${remark && ` · ${remark}`}`;
     range.show(at, said);
+    for (const one of drawn) one.moveTo(at, `${word} ${weight}`);
+    const measured = drawn.map((one) => one.saidAt(at)).join(", ");
     chosen.show(
-      `${sweep.label}, ${said}`, sweep.images[at], model.get("people"), (person) => `${person}; ${sweep.label}, ${said}`,
+      `${sweep.label}, ${said}`, sweep.images[at], model.get("people"),
+      (person) => `${person}; ${sweep.label}, ${said}${measured && `. Measured there: ${measured}`}`,
     );
-    drawn?.moveTo(at);
   }
 
   function showSweep() {
@@ -40,14 +57,13 @@ function render({ model, el }) {
     choice.check(sweep.label);
     range.slider.max = String(sweep.weights.length - 1);
     const lines = inOrder(sweep.measures, sweep.order)
-      .map(([name, values]) => ({ name, points: [...values.entries()] }));
-    // Weights often grow geometrically (1, 3, 10), so they are drawn at equal distances. Shares have one scale, 0 to 1.
-    drawn = lines.length
-      ? chart(`Measures over the ${word} of ${sweep.label}`, lines, {
-        from: 0, to: sweep.weights.length - 1, own: false, most: 1, ticks: sweep.weights.map(typed),
-      })
-      : null;
-    charts.replaceChildren(...(drawn ? [drawn.root] : []));
+      .map(([name, values], mark) => ({ name, mark, points: [...values.entries()] }));
+    // Weights often grow geometrically (1, 3, 10), so they are drawn at equal distances.
+    const axis = { from: 0, to: sweep.weights.length - 1, own: false, ticks: sweep.weights.map(typed) };
+    const over = `over the ${word} of ${sweep.label}`;
+    drawn = byAxis(lines).filter(({ of }) => of.length).map(({ of, most }) =>
+      chart(most === 1 ? `Measures ${over}` : `Small measures ${over}, on an axis to ${most}`, of, { ...axis, most }));
+    charts.replaceChildren(...drawn.map((one) => one.root));
     showWeight();
   }
 

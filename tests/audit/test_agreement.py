@@ -10,9 +10,11 @@ import pytest
 
 from spf_lite import cli
 from spf_lite.audit import agreement as module
-from spf_lite.audit.agreement import Audited, agreement, audit_all, read_audited, table, truth_of
+from spf_lite.audit.agreement import Audited, agreement, audit_all, read_audited, read_measured, table, truth_of
 from spf_lite.audit.auditing import Audit
 from spf_lite.audit.report import AuditReport
+from spf_lite.evaluation.report import PollutionReport
+from spf_lite.evaluation.rows import ROW_FILE, Row
 from spf_lite.models.backbone import Backbone
 from spf_lite.paths import DATA_SAMPLES
 
@@ -121,3 +123,29 @@ def test_a_folder_without_measured_adapters_is_refused(
     adapter(tmp_path, "moustache", "naive", 0.5)
     assert cli.main(["agreement", str(tmp_path), str(tmp_path / "kept.jsonl")]) == 2
     assert "unknown target 'moustache'" in capsys.readouterr().err
+
+
+def test_the_runs_of_a_recipe_are_one_entry(tmp_path: Path) -> None:
+    def write(seed: int, method: str, **values: list[float | None]) -> None:
+        folder = tmp_path / "beard" / f"{method}-{seed}"
+        folder.mkdir(parents=True)
+        named = {name.replace("_", "-"): of for name, of in values.items()}
+        report = PollutionReport("beard", named, {}, {})
+        (folder / ROW_FILE).write_text(Row(method, "beard", seed, report).to_json())
+
+    write(0, "naive", pure=[0, 1], CLIP_I=[0.5, 0.7], CLIP_T=[0.1, 0.3], leakage=[None, None])
+    write(1, "naive", pure=[1, 1], CLIP_I=[0.7, None], reconstruction=[0.2, 0.2])
+    write(0, "spf", pure=[1, 1], CLIP_I=[0.9, 0.9])
+    naive, spf = read_measured(tmp_path)
+    assert (naive.target, naive.adapter, spf.adapter) == ("beard", "naive", "spf")
+    assert naive.truth["pure"] == 0.75 and naive.measures == {"CLIP-I": pytest.approx(0.65)}, "what both runs have"
+    assert spf.measures == {"CLIP-I": pytest.approx(0.9)} and spf.truth["pure"] == 1
+
+
+def test_stored_rows_have_more_recipes_than_there_are_adapters() -> None:
+    results = DATA_SAMPLES / "results"
+    measured, audited = read_measured(results), read_audited(results / "agreement.jsonl")
+    for target in ("sunglasses", "beard"):
+        recipes, adapters = (sum(one.target == target for one in of) for of in (measured, audited))
+        assert recipes > adapters
+        assert agreement(measured, "CLIP-I", "flip rate", target) is not None

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import re
 import shutil
 import subprocess
 import sys
@@ -185,6 +186,12 @@ def attribute(place: Locator, name: str) -> str:
     value = place.get_attribute(name)
     assert value is not None, f"{place} has no {name}"
     return value
+
+
+def marks_of(chart: Locator, number: int) -> list[tuple[float, float]]:
+    """Where the marks of a line are in a chart, in its own units; the number is that of its colour."""
+    marks = chart.locator(f".spf-dot.spf-color-{number}").all()
+    return [tuple(map(float, re.findall(r"[\d.]+", attribute(mark, "transform")))) for mark in marks]  # type: ignore[misc]
 
 
 class Watched:

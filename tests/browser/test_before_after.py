@@ -190,6 +190,7 @@ def test_the_text_is_switched_and_a_target_that_nobody_asked_for_is_named(live: 
     expect(page.locator(".spf-changes")).to_have_text("Shows sunglasses. Unrelated changes: skin tan → pale")
     expect(page.locator(".spf-prompt")).to_have_text("Right: “a person, sunglasses”. Left: the base text.")
     alt = "Portrait by naive fine-tuning for “a person, sunglasses”, seed 0; shows sunglasses"
+    alt += "; unrelated changes: skin tan to pale"
     expect(page.locator(".spf-after")).to_have_attribute("alt", alt)
     before, after = (attribute(page.locator(f".spf-{side}"), "src") for side in ("before", "after"))
     page.get_by_label("base text", exact=True).check()

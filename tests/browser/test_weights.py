@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 from spf_lite.widgets import WeightExplorer
 from tests.widgets.test_weight_explorer import BASE, PEOPLE, bare, sweep_of
 
-from .conftest import Live, attribute, box_of
+from .conftest import Live, attribute, box_of, marks_of
 
 pytestmark = pytest.mark.browser
 
@@ -57,15 +57,49 @@ def test_the_chart_dots_what_was_measured_at_equal_distances_on_a_scale_to_one(s
     places = [float(attribute(tick, "x")) for tick in ticks.all()]
     assert ticks.all_text_contents() == ["0", "0.1", "0.3", "1", "3"]
     assert [b - a for a, b in zip(places, places[1:], strict=False)] == pytest.approx([places[1] - places[0]] * 4)
-    dots = shown.locator(".spf-dot.spf-color-0")
-    assert [float(attribute(dot, "cx")) for dot in dots.all()] == pytest.approx(places[:1] + places[2:], abs=0.06)
-    ceiling, floor = (float(attribute(shown.locator(f".spf-{name}"), "y1")) for name in ("grid", "axis"))
-    assert float(attribute(dots.last, "cy")) == ceiling
-    half = shown.locator(".spf-dot.spf-color-1").last
-    assert float(attribute(half, "cy")) == pytest.approx((ceiling + floor) / 2, abs=0.06)
+    chart = shown.locator(".spf-chart svg[role=img]")
+    dots = marks_of(chart, 0)
+    assert [x for x, _ in dots] == pytest.approx(places[:1] + places[2:], abs=0.06)
+    ceiling, floor = (float(attribute(shown.locator(f".spf-{name}").last, "y1")) for name in ("grid", "axis"))
+    assert dots[-1][1] == ceiling
+    assert marks_of(chart, 1)[-1][1] == pytest.approx((ceiling + floor) / 2, abs=0.06)
     shown.get_by_role("slider").fill("1")
     expect(shown.locator(".spf-chart li output").first).to_have_text("–")
     expect(shown.get_by_role("img", name="target found: 0.10 at 0, 0.50 at 0.3")).to_be_visible()
+
+
+def test_measures_that_stay_small_have_an_axis_of_their_own_whatever_the_sweep(live: Live) -> None:
+    first = sweep_of(measures={"pure": [0.2, 0.5, 0.9], "flips": [0.11, 0.15, 0.2], "false positives": [0, 0, 0]})
+    other = sweep_of("output", measures={"pure": [0.2, 0.2, 0.3], "flips": [0.1, 0.1, 0.1], "false positives": [0] * 3})
+    page = live(WeightExplorer([first, other], PEOPLE))
+    titles = page.locator(".spf-chart figcaption")
+    for sweep in ("enhancement", "output"):
+        page.get_by_label(sweep, exact=True).check()
+        over = f"over the weight of {sweep}"
+        expect(titles).to_have_text([f"Measures {over}", f"Small measures {over}, on an axis to 0.2"])
+        levels = [page.locator(".spf-chart").nth(k).locator(".spf-tick[text-anchor=end]") for k in (0, 1)]
+        expect(levels[0]).to_have_text(["0", "0.5", "1"])
+        expect(levels[1]).to_have_text(["0", "0.1", "0.2"])
+    page.get_by_label("enhancement", exact=True).check()
+    small = page.locator(".spf-chart").nth(1).locator("svg[role=img]")
+    (_, first_y), *_, (_, last_y) = marks_of(small, 1)
+    assert first_y - last_y == pytest.approx(0.45 * 104, abs=0.5), "0.09 of 0.2: near half of the chart's height"
+    page.evaluate("model.set('choice', 2)")
+    expect(page.locator(".spf-chart li output")).to_have_text(["0.90", "0.20", "0.00"])
+    for chart in page.locator(".spf-chart").all():
+        assert attribute(chart.locator(".spf-marker"), "x1") == pytest.approx(
+            attribute(chart.locator(".spf-tick[text-anchor=middle]").last, "x")
+        )
+
+
+@pytest.mark.parametrize(
+    ("values", "levels"), [([0, 0, 0], ["0", "0.5", "1"]), ([0, 0, 0.001], ["0", "0.03", "0.06"]),
+                           ([0, 0.349, 0.1], ["0", "0.2", "0.4"]), ([0, 0.35, 0.1], ["0", "0.5", "1"])],
+)  # fmt: skip
+def test_one_chart_is_enough_for_measures_of_one_size(live: Live, values: list[float], levels: list[str]) -> None:
+    page = live(WeightExplorer([sweep_of(measures={"flips": values})], PEOPLE))
+    expect(page.locator(".spf-tick[text-anchor=end]")).to_have_text(levels)
+    expect(page.locator(".spf-chart")).to_have_count(1)
 
 
 def test_lines_keep_their_order_where_a_file_has_sorted_the_state(live: Live) -> None:

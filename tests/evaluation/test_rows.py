@@ -175,7 +175,11 @@ def test_reading_rows_needs_no_renderer_and_no_model() -> None:
 
 
 #: Folders of shipped rows, and what draw the custom set of a row in them is, by the row's seed.
-FOLDERS: dict[str, Callable[[int], int | None]] = {"results": lambda seed: None, "drawn-results": lambda seed: seed}
+FOLDERS: dict[str, Callable[[int], int | None]] = {
+    "results": lambda seed: None,
+    "drawn-results": lambda seed: seed,
+    "transformer-results": lambda seed: seed,
+}
 #: Folders beside them that hold other results: chains of targets, counted memory, measured cost.
 OTHERS = {"cost", "incremental", "memory"}
 OF_TARGETS = pytest.mark.parametrize(

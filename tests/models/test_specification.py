@@ -26,6 +26,12 @@ def test_guidance_is_what_suits_the_model(toy_folders: dict[str, Path], monkeypa
     assert specification_of("tiny").guidance_scale == specification_of(folder).guidance_scale == GUIDANCE_SCALE
 
 
+def test_the_shipped_transformer_has_a_name_and_the_guidance_of_the_tiny_model() -> None:
+    found = specification_of("tiny-transformer")
+    assert found.source.endswith("tiny-transformer") and found.clip.endswith("clip") and found.preview is not None
+    assert found.guidance_scale == specification_of(found.source).guidance_scale == GUIDANCE_SCALE
+
+
 def test_what_is_stored_beside_a_local_model_is_used(tmp_path: Path) -> None:
     alone = specification_of(str(tmp_path))
     assert alone.clip == specification_of("sd15").clip and alone.preview is None

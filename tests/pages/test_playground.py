@@ -37,6 +37,13 @@ NEXT = """async act => {
   await there;
 }"""
 
+#: Notes when the next portraits are there.
+WATCH = """() => {
+  window.painted = false;
+  const root = document.getElementById("spf-playground");
+  root.addEventListener("painted", () => { window.painted = true; }, { once: true });
+}"""
+
 
 @contextmanager
 def page_at(browser: Browser, address: str, width: int = 1100) -> Iterator[Watched]:
@@ -72,6 +79,29 @@ def portraits(page: Page) -> list[np.ndarray]:
     return [np.array(pixels, dtype=np.uint8).reshape(128, 128, 4)[..., :3] for pixels in page.evaluate(PIXELS)]
 
 
+def spoken(page: Page) -> list[str]:
+    """What a screen reader reads of the portraits, base model first."""
+    canvases = page.locator("#spf-playground .spf-canvases canvas:first-child").all()
+    return [canvas.get_attribute("aria-label") or "" for canvas in canvases]
+
+
+def press(page: Page, *keys: str) -> None:
+    """Press keys, and wait for portraits of the last one."""
+    page.evaluate(WATCH)
+    for key in keys:
+        page.keyboard.press(key)
+    page.wait_for_function("window.painted")
+
+
+def tab_to(page: Page, place: str, key: str = "Tab") -> None:
+    """Press a key until a control has the focus."""
+    for _ in range(60):
+        if page.evaluate("place => document.activeElement.matches(place)", place):
+            return
+        page.keyboard.press(key)
+    pytest.fail(f"{key} never reaches {place}")
+
+
 def mean_difference(one: np.ndarray, other: Image.Image | np.ndarray) -> float:
     return float(np.abs(one.astype(float) - np.asarray(other, dtype=float)).mean())
 
@@ -81,14 +111,19 @@ def report(line: dict[str, object]) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-@pytest.fixture(scope="module")
-def address() -> str:
-    return (HTML / "playground.html").as_uri()
+@pytest.fixture(scope="module", params=["file", "http"])
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where the page is: a file, and a server."""
+    if request.param == "file":
+        yield (HTML / "playground.html").as_uri()
+    else:
+        with serving(HTML) as base:
+            yield base + "/playground.html"
 
 
 @pytest.fixture(scope="module")
 def started(browser: Browser, address: str) -> Iterator[Watched]:
-    """The page from a file, with the model running."""
+    """The page with the model running."""
     with page_at(browser, address) as watched:
         start(watched.page)
         yield watched
@@ -98,11 +133,12 @@ def test_nothing_is_loaded_before_the_click(browser: Browser, address: str) -> N
     with page_at(browser, address) as watched:
         loaded = watched.page.evaluate("performance.getEntriesByType('resource').map(entry => entry.name)")
         scripts = {name.rpartition("/")[2] for name in loaded if "/playground/" in name}
-        assert scripts <= {"page.js", "catalogue.js", "playground.css"}
+        assert scripts <= {"page.js", "catalogue.js", "places.js", "words.js", "playground.css"}
         assert re.search(r"A click loads \d+ MB", watched.page.inner_text("#spf-playground"))
         watched.assert_quiet()
 
 
+@pytest.mark.parametrize("address", ["file"], indirect=True, scope="module")  # numbers do not depend on the server
 @pytest.mark.parametrize(
     ("target", "method", "text", "strength"),
     [("sunglasses", "pure-pairs", "yes", 1.0), ("beard", "naive", "yes", 0.5), ("blazer", "spf", "no", 1.5)],
@@ -128,9 +164,11 @@ def test_strength_0_is_the_base_model(started: Watched) -> None:
     base, tuned = portraits(started.page)
     assert np.array_equal(base, tuned)
     assert "differ by 0.00 of 255" in started.page.inner_text("#spf-playground")
+    assert "the same picture as the base model's" in spoken(started.page)[1]
     choose(started.page, strength="1")
     base, tuned = portraits(started.page)
     assert not np.array_equal(base, tuned)
+    assert re.search(r"; (hardly )?different from the base model's", spoken(started.page)[1])
 
 
 def test_an_adapter_is_switched_and_left_out(started: Watched) -> None:
@@ -145,6 +183,7 @@ def test_an_adapter_is_switched_and_left_out(started: Watched) -> None:
     assert np.array_equal(alone, base)
 
 
+@pytest.mark.parametrize("address", ["file"], indirect=True, scope="module")
 def test_texts_noise_and_tokens_are_those_of_the_library(started: Watched) -> None:
     page = started.page
     rng = Random(0)
@@ -178,6 +217,8 @@ def test_a_word_shows_where_it_acts(started: Watched) -> None:
     assert "," not in words
     page.select_option("#spf-pg-word", label="background")
     assert overlay.is_visible()
+    said = overlay.get_attribute("aria-label") or ""
+    assert said.startswith("Attention map of “background” over the portrait, Base model: highest at the ")
     assert float(page.input_value("#spf-pg-opacity")) > 0
     opacity = np.array(
         page.evaluate(
@@ -238,6 +279,31 @@ def test_is_accessible_and_works_by_keyboard(started: Watched) -> None:
     page.focus("#spf-pg-strength")
     page.keyboard.press("ArrowLeft")
     assert page.input_value("#spf-pg-strength") != before
+
+
+def test_the_keyboard_alone_starts_switches_and_paints(browser: Browser, address: str) -> None:
+    """No pointer and no script touches the page's controls: Tab reaches them all, from the top of the page."""
+    with page_at(browser, address) as watched:
+        page = watched.page
+        tab_to(page, "#spf-playground button")
+        press(page, "Enter")
+        base, pure = portraits(page)
+        tab_to(page, "#spf-pg-method", "Shift+Tab")
+        press(page, "ArrowUp")
+        assert page.input_value("#spf-pg-method") == "spf"
+        again, first_recipe = portraits(page)
+        assert np.array_equal(base, again) and not np.array_equal(pure, first_recipe)
+        assert "Fine-tuned (our first recipe)" in page.inner_text("#spf-playground")
+        tab_to(page, "#spf-pg-strength")
+        press(page, "Home")
+        assert float(page.input_value("#spf-pg-strength")) == 0
+        base, tuned = portraits(page)
+        assert np.array_equal(base, tuned)
+        press(page, "PageUp")
+        assert float(page.input_value("#spf-pg-strength")) > 0
+        base, tuned = portraits(page)
+        assert not np.array_equal(base, tuned)
+        watched.assert_quiet()
 
 
 def test_is_quick_and_leaves_out_what_makes_no_sense_in_a_link(browser: Browser, address: str) -> None:

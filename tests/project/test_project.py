@@ -63,12 +63,15 @@ def test_the_wheel_brings_a_model_custom_sets_and_both_adapters_of_every_target_
         for method in ("naive", "spf"):
             assert f"adapters/{target}/{method}/pytorch_lora_weights.safetensors" in shipped
     assert "tiny-portraits/model_index.json" in shipped
-    assert not [name for name in shipped if name.startswith(("results/", "drawn-results/"))]
+    assert not [name for name in shipped if name.startswith(("results/", "drawn-results/", "tiny-transformer/"))]
     assert sum((samples / name).stat().st_size for name in shipped) < 35_000_000
 
 
 def test_every_folder_of_the_samples_is_a_slug() -> None:
-    trained = [ROOT / "data_samples" / name for name in ("adapters", "results", "drawn-results", "incremental")]
+    trained = [
+        ROOT / "data_samples" / name
+        for name in ("adapters", "results", "drawn-results", "transformer-results", "incremental")
+    ]
     folders = {path.parent for path in _files() if any(folder in path.parents for folder in trained)}
     assert len(folders) > len(TARGETS)
     assert not [folder for folder in folders if slug(folder.name) != folder.name]

@@ -136,6 +136,7 @@ globalThis.spfPlayground = (() => {
   const controls = {};
   const views = {};
   let state = {};
+  let painting = null; // what was asked of the worker last
   let result = null;
 
   const DEFAULTS = {
@@ -180,7 +181,8 @@ globalThis.spfPlayground = (() => {
 
   function portraitView(name, title) {
     const canvas = make("canvas", { width: 128, height: 128, role: "img", "aria-label": `${title}: not painted yet` });
-    const overlay = make("canvas", { width: 16, height: 16, class: "spf-overlay", "aria-hidden": "true" });
+    const overlay = make("canvas", { width: 16, height: 16, class: "spf-overlay", role: "img", "aria-label": "Attention map" });
+    overlay.hidden = true;
     const caption = make("figcaption", {}, title);
     views[name] = { canvas, overlay, caption, title };
     return make("figure", { class: "spf-portrait" }, make("div", { class: "spf-canvases" }, canvas, overlay), caption);
@@ -196,11 +198,13 @@ globalThis.spfPlayground = (() => {
     const button = make("button", { type: "submit", class: "spf-paint" }, "Paint");
     const random = make("button", { type: "button" }, "Another person");
     const share = make("button", { type: "button" }, "Copy a link to this");
+    views.recipe = make("p", { class: "spf-recipe", id: "spf-pg-recipe" });
     const form = make("form", { class: "spf-controls-grid", "aria-label": "What to paint" },
       group("Target",
         select("target", "target", targets),
         select("asked", "text", ["yes", "no"], (value) => (value === "yes" ? "complete" : "base")),
         select("method", "fine-tuned with", ["none"]),
+        views.recipe,
         slider("strength", "strength of the adapter", { ...LIMITS.strength, step: 0.05 }, "times the adapter")),
       group("Person", ...attributes.map(([name, values]) => select(name, PLAIN(name), values)), random),
       group("Sampling",
@@ -218,6 +222,7 @@ globalThis.spfPlayground = (() => {
       make("div", { class: "spf-portraits" }, portraitView("base", "Base model"), portraitView("tuned", "Fine-tuned")),
       views.status, views.difference, form);
 
+    controls.method.setAttribute("aria-describedby", views.recipe.id);
     form.addEventListener("submit", (event) => { event.preventDefault(); changed(); });
     for (const name of [...Object.keys(catalogue.attributes), "target", "asked", "method", "steps"]) {
       controls[name].addEventListener("change", () => {
@@ -275,6 +280,8 @@ globalThis.spfPlayground = (() => {
     const adapters = methodsOf(state.target);
     controls.method.replaceChildren(new Option("nothing", "none"),
       ...adapters.map((adapter) => new Option(`${adapter.title}`, adapter.method)));
+    views.recipe.textContent = spfWords.recipe(catalogue.methods, adapters, state.method);
+    views.recipe.hidden = !views.recipe.textContent;
     for (const [name, control] of Object.entries(controls)) {
       if (name === "text") control.value = state.text || written();
       else if (name !== "word") control.value = state[name];
@@ -322,12 +329,17 @@ globalThis.spfPlayground = (() => {
     remember();
     const id = ++requests;
     const adapter = methodsOf(state.target).find((one) => one.method === state.method);
+    // The controls may move on while the worker paints.
+    painting = {
+      text: state.text || written(), seed: state.seed, steps: Number(state.steps),
+      titles: { base: "Base model", tuned: `Fine-tuned (${adapter?.title})` },
+    };
     views.status.textContent = "Painting …";
     try {
       if (adapter) await sendAdapter(adapter.name);
       if (id !== requests) return;
       worker.postMessage({
-        type: "paint", id, text: state.text || written(), seed: Number(state.seed), steps: Number(state.steps),
+        type: "paint", id, text: painting.text, seed: Number(painting.seed), steps: painting.steps,
         guidance: Number(state.guidance), adapter: adapter?.name ?? null, strength: Number(state.strength),
       });
     } catch (error) {
@@ -338,6 +350,20 @@ globalThis.spfPlayground = (() => {
   function fail(message) {
     views.status.textContent = message;
     root.classList.add("spf-failed");
+    for (const view of [views.base, views.tuned]) {
+      if (view.unfinished) label(view, spfWords.brokenOff(view.title, view.unfinished));
+    }
+  }
+
+  /** Say what a canvas shows; `unfinished` is what is being painted on it. */
+  function label(view, text, unfinished = null) {
+    view.canvas.setAttribute("aria-label", text);
+    view.unfinished = unfinished;
+  }
+
+  function entitle(view, title) {
+    view.title = title;
+    view.caption.textContent = title;
   }
 
   function put(name, { pixels, width, height }) {
@@ -356,6 +382,10 @@ globalThis.spfPlayground = (() => {
   function showStep({ step, steps, portraits }) {
     showSides(portraits);
     for (const { overlay } of [views.base, views.tuned]) overlay.hidden = true;
+    for (const { side } of portraits) {
+      entitle(views[side], painting.titles[side]);
+      label(views[side], spfWords.unfinished(views[side].title, painting, step), painting);
+    }
     if (step === 1) views.status.textContent = `Painting in ${steps} steps …`;
     root.style.setProperty("--spf-progress", step / steps);
   }
@@ -367,11 +397,9 @@ globalThis.spfPlayground = (() => {
     const many = data.portraits.length > 1;
     views.status.textContent = `${many ? "Two portraits" : "One portrait"} in ${seconds} s.`;
     root.dataset.seconds = String(data.milliseconds / 1000);
-    const texts = { base: "Base model", tuned: `Fine-tuned (${controls.method.selectedOptions[0].text})` };
     for (const { side } of data.portraits) {
-      views[side].caption.textContent = texts[side];
-      views[side].canvas.setAttribute("aria-label",
-        `${texts[side]}, seed ${state.seed}: portrait for the text “${state.text || written()}”`);
+      entitle(views[side], painting.titles[side]);
+      label(views[side], spfWords.finished(views[side].title, side, painting, data.portraits));
     }
     views.difference.textContent = many
       ? `The two portraits differ by ${difference(data.portraits).toFixed(2)} of 255 on average.` : "";
@@ -412,6 +440,7 @@ globalThis.spfPlayground = (() => {
       map.forEach((value, at) => pixels.set([230, 85, 13, (255 * (value - least)) / (most - least)], 4 * at));
       overlay.getContext("2d", { willReadFrequently: true }).putImageData(new ImageData(pixels, width, height), 0, 0);
       overlay.style.opacity = state.opacity;
+      overlay.setAttribute("aria-label", spfWords.map(chosen.word, views[side].title, map, [height, width]));
     }
   }
 

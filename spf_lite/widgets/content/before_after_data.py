@@ -59,13 +59,13 @@ def _views(
     """What belongs to one text, for each person."""
     tuned = [name for name in portraits if name != "base"]
     changes = unrelated_changes(portraits, target, judge)
-    shows = {name: judge(portraits[name]).shows(target) for name in tuned}
+    shows = {name: judge(row).shows(target) for name, row in portraits.items()}
     return [
         {
             "prompt": prompt,
             "images": {name: row[i] for name, row in portraits.items()},
             "changes": {name: in_words(changes[name][i]) for name in tuned},
-            "shows": {name: shows[name][i] for name in tuned},
+            "shows": {name: shows[name][i] for name in portraits},
         }
         for i, prompt in enumerate(prompts)
     ]
