@@ -49,7 +49,7 @@ class Sampler:
     @property
     def at_a_time(self) -> int:
         """How many portraits are sampled at a time, few of a large model and many of a small one."""
-        return at_a_time(*model_buckets(self.backbone)[0], MOST_AT_A_TIME)
+        return at_a_time(model_buckets(self.backbone)[0], MOST_AT_A_TIME)
 
     def before(self, texts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         """Portraits without the adapter."""

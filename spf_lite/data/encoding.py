@@ -47,7 +47,7 @@ def model_buckets(backbone: Backbone) -> list[Size]:
 def preview_features(backbone: Backbone, latents: Tensor) -> Tensor:
     """CLIP embeddings of portraits (B, C, h, w), decoded as one-step predictions are: both have its artefacts."""
     features = []
-    for part in latents.split(at_a_time(*latents.shape[-2:], CHUNK)):
+    for part in latents.split(at_a_time(latents.shape[-2:], CHUNK)):
         preview = backbone.decode_preview(part.to(backbone.pipe.device))
         features.append(backbone.clip.image_features(preview.float().clamp(0, 1)).cpu())
     return torch.cat(features)
@@ -120,7 +120,7 @@ def _by_group(
         groups.setdefault(size, []).append(index)
     parts = []
     for size, indices in groups.items():
-        count = at_a_time(*size, most)
+        count = at_a_time(size, most)
         parts += [indices[start : start + count] for start in range(0, len(indices), count)]
     results = shared_out(parts, compute) if shared else [compute(part) for part in parts]
     rows: dict[int, Tensor] = {}

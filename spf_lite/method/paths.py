@@ -104,7 +104,7 @@ def reference_predictions(backbone: Backbone, noisy: Tensor, times: Tensor, text
         inputs = (rows[part].to(backbone.device) for rows in (noisy, times, text))
         return reference_path(backbone, *inputs).prediction.cpu()
 
-    together = at_a_time(*noisy.shape[-2:], CHUNK)
+    together = at_a_time(noisy.shape[-2:], CHUNK)
     return torch.cat(shared_out(torch.arange(len(noisy)).split(together), predicted))
 
 

@@ -56,7 +56,7 @@ def repaint(
     def repainted(part: Tensor) -> Tensor:
         return _repaint(backbone, latents[part], region[part], conditional[part], unconditional, noise[part])
 
-    together = at_a_time(*latents.shape[-2:], CHUNK)
+    together = at_a_time(latents.shape[-2:], CHUNK)
     chunks = shared_out(torch.arange(len(latents)).split(together), repainted)
     return torch.cat(chunks) if chunks else latents
 

@@ -6,16 +6,18 @@ none. If they took as many portraits of 1,024 pixels as of 128, they would need 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 #: Places of latents that pass together, those of four portraits of Stable Diffusion 1.5.
 PLACES = 4 * 64**2
 
 
-def at_a_time(height: int, width: int, most: int) -> int:
+def at_a_time(size: Sequence[int], most: int) -> int:
     """How many portraits of one size pass together, one at least.
 
     Args:
-        height: of their latents.
-        width: of their latents.
+        size: height and width of their latents.
         most: of small ones.
     """
+    height, width = size
     return max(1, min(most, PLACES // (height * width)))

@@ -94,7 +94,7 @@ def sample(
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds: each portrait needs both")
     if batch_size is None:
         factor, side = backbone.pipe.vae_scale_factor, int(np.max(backbone.network.config.sample_size))
-        batch_size = at_a_time((height or side * factor) // factor, (width or side * factor) // factor, SMALL)
+        batch_size = at_a_time([(given or side * factor) // factor for given in (height, width)], SMALL)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: at least one portrait at a time is needed")
     if steps < 1:

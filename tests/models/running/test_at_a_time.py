@@ -25,11 +25,11 @@ TEXT = "a person, smiling"
     ("side", "most", "count"), [(16, 32, 32), (64, 32, 4), (96, 32, 1), (128, 32, 1), (256, 32, 1), (64, 2, 2)]
 )
 def test_many_small_portraits_or_few_large_ones(side: int, most: int, count: int) -> None:
-    assert at_a_time(side, side, most) == count
+    assert at_a_time((side, side), most) == count
 
 
 def test_a_long_portrait_counts_by_its_places() -> None:
-    assert at_a_time(32, 128, 32) == at_a_time(64, 64, 32)
+    assert at_a_time((32, 128), 32) == at_a_time((64, 64), 32)
 
 
 def sampled(toy: Backbone, count: int) -> torch.Tensor:
