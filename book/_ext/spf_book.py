@@ -37,6 +37,8 @@ PAGE = ("book/_assets/**/*", "book/_ext/*.py", "pyproject.toml")
 FIGURE = re.compile(r"_images/[0-9a-f]{64}\.png")
 #: A figure, and the link around it if it has one already.
 SHOWN = re.compile(r'(<a class="spf-full"[^>]*>)?<img\b[^>]*\bsrc="(_images/[0-9a-f]{64}\.\w+)"[^>]*>')
+#: Docutils calls citations a list whose children are no list items, which screen readers stumble over.
+CITATIONS = ('<div role="list" class="citation-list">', '<div class="citation-list">')
 FONT_PRELOAD = re.compile(r'<link rel="preload" as="font"[^>]*>\s*')
 
 
@@ -93,7 +95,7 @@ def finish(app: Sphinx, error: Exception | None) -> None:
         lighter = dict(zip(figures, pool.map(partial(light, output), figures), strict=True))
     for page, text in zip(pages, texts, strict=True):
         cleaned = FIGURE.sub(lambda found: lighter[found[0]], FONT_PRELOAD.sub("", text))
-        cleaned = SHOWN.sub(opens_in_full, cleaned)
+        cleaned = SHOWN.sub(opens_in_full, cleaned).replace(*CITATIONS)
         if text != cleaned:
             page.write_text(cleaned, encoding="utf-8")
 
