@@ -13,7 +13,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,8 +38,7 @@ SAMPLED = 32
 
 def model_buckets(backbone: Backbone) -> list[Size]:
     """The latent sizes that a model is trained on, the square first (:func:`spf_lite.data.sets.geometry.buckets`)."""
-    config = backbone.network.config
-    return buckets(int(np.max(config.sample_size)), backbone.architecture.size_multiple(config))
+    return buckets(backbone.side, backbone.architecture.size_multiple(backbone.network.config))
 
 
 @torch.no_grad()

@@ -72,6 +72,12 @@ class Backbone:
         return torch.device(self.network.device)
 
     @property
+    def side(self) -> int:
+        """Side of the square latents that the model was trained on, the longer one if they are not square."""
+        size = self.network.config.sample_size
+        return int(size if isinstance(size, int) else max(size))
+
+    @property
     def readers(self) -> tuple[Reader, ...]:
         """How its text encoders read a text."""
         return self.architecture.readers(self.pipe)
@@ -132,9 +138,10 @@ def load(
     """Load a backbone.
 
     Args:
-        name: ``tiny`` (shipped), ``sd15`` (from the hub), or any folder or hub id of a pipeline of a supported class
-            (:data:`spf_lite.models.backbones.registry.ARCHITECTURES`), which its ``model_index.json`` names, or a
-            single file (``.safetensors`` or ``.ckpt``) in the layout of the original code; ``~`` is the home folder.
+        name: ``tiny`` or ``tiny-transformer`` (shipped), ``sd15`` (from the hub), or any folder or hub id of a pipeline
+            of a supported class (:data:`spf_lite.models.backbones.registry.ARCHITECTURES`), which its
+            ``model_index.json`` names, or a single file (``.safetensors`` or ``.ckpt``) in the layout of the original
+            code; ``~`` is the home folder.
         device: where its modules go; default: :func:`best_device`.
         dtype: of its weights, one of :data:`spf_lite.models.loading.compatibility.DTYPES`; default: float32. With
             16 bits a GPU holds a larger model, and training has to compute in mixed precision. CLIP, which measures,

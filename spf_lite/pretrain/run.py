@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from diffusers import AutoencoderKL, AutoencoderTiny, PixArtTransformer2DModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, PixArtTransformer2DModel, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from spf_lite.evaluation.judge import FINAL_JUDGE, Judge
@@ -170,19 +170,20 @@ def pretrain(part: str, work: Path, steps: int | None = None) -> None:
 def ship_all(work: Path, folder: Path) -> None:
     """Put the finished parts together in ``folder`` (``data_samples/tiny-portraits``)."""
     model, tokenizer = _clip(work)
-    ship.ship(ship.assemble(_decoder(work), model, tokenizer, _unet(work)), model, tokenizer, folder)
-    ship.ship_judge(_judge(work), folder)
-    ship.ship_preview(_preview(work), folder)
-    ship.ship_log(work, folder)
+    _ship(work, folder, ship.assemble(_decoder(work), model, tokenizer, _unet(work)), ship.LOGGED)
 
 
 def ship_transformer(work: Path, folder: Path) -> None:
     """Put the transformer together with the other parts in ``folder``, as a pipeline of PixArt-Sigma's class."""
-    model, tokenizer = _clip(work)
-    ship.ship(ship.assemble_transformer(_decoder(work), *_transformer(work)), model, tokenizer, folder)
+    _ship(work, folder, ship.assemble_transformer(_decoder(work), *_transformer(work)), [TRANSFORMER])
+
+
+def _ship(work: Path, folder: Path, pipeline: DiffusionPipeline, logged: Sequence[str]) -> None:
+    """Write a pipeline, and beside it what measures and previews it and the logs of some parts."""
+    ship.ship(pipeline, *_clip(work), folder)
     ship.ship_judge(_judge(work), folder)
     ship.ship_preview(_preview(work), folder)
-    ship.ship_log(work, folder, [TRANSFORMER])
+    ship.ship_log(work, folder, logged)
 
 
 def ship_final_judge(work: Path, folder: Path) -> None:

@@ -12,20 +12,16 @@ Source: Peebles & Xie 2023 (arXiv 2212.09748); Chen et al. 2024 (arXiv 2403.0469
 from __future__ import annotations
 
 from pathlib import Path
-from random import Random
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, PixArtTransformer2DModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
-from spf_lite.pretrain.autoencoder import encoded_latents
-from spf_lite.pretrain.dataset import SPLITS, portraits_of
+from spf_lite.pretrain.denoising import BasePortraits, velocity_loss
 from spf_lite.pretrain.loop import Schedule, fit, process_state
-from spf_lite.pretrain.text import random_caption
-from spf_lite.pretrain.unet import UNCONDITIONAL, build_scheduler
+from spf_lite.pretrain.unet import build_scheduler
 from spf_lite.tiny_world.portraits import all_phrases
 
 SCHEDULE = Schedule(steps=3700, learning_rate=1e-3, warmup=300, decay=1600, ema=0.998)
@@ -105,24 +101,28 @@ def build(tokenizer: T5Tokenizer) -> Painter:
     return Painter(tokenizer)
 
 
-def loss(painter: nn.Module, latents: Tensor, noise: Tensor, timesteps: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error of the velocity, as the UNet's (:func:`spf_lite.pretrain.unet.loss`).
+def loss(
+    painter: nn.Module, latents: Tensor, noise: Tensor, timesteps: Tensor, tokens: tuple[Tensor, Tensor], alphas: Tensor
+) -> Tensor:
+    """Mean squared error of the velocity (:func:`spf_lite.pretrain.denoising.velocity_loss`).
 
     Args:
         painter: a :class:`Painter`.
         latents: z_0, scaled, (B, 4, 16, 16).
         noise: eps, the same shape.
         timesteps: (B,).
-        ids: token ids, (B, length).
-        mask: of the tokens that are no padding, (B, length).
+        tokens: ids and mask of the texts, (B, length) each.
+        alphas: cumulative product of the schedule's alphas, (num_train_timesteps,).
 
     Returns:
         a scalar.
     """
-    scheduler = build_scheduler()
-    noisy = scheduler.add_noise(latents, noise, timesteps)
-    predicted = painter(noisy, timesteps, ids, mask)
-    return F.mse_loss(predicted.float(), scheduler.get_velocity(latents, noise, timesteps))
+
+    def predict(noisy: Tensor, times: Tensor) -> Tensor:
+        velocity: Tensor = painter(noisy, times, *tokens)
+        return velocity
+
+    return velocity_loss(predict, latents, noise, timesteps, alphas)
 
 
 def train(
@@ -135,23 +135,16 @@ def train(
         autoencoder: that encodes the portraits.
         schedule: how long and how fast.
     """
-    latents = encoded_latents(folder, autoencoder)
-    portraits = [portrait for chunk in range(SPLITS["base"]) for portrait in portraits_of("base", chunk)]
-    tokenizer = build_tokenizer()
-    num_train_timesteps = int(build_scheduler().config["num_train_timesteps"])
+    portraits = BasePortraits.encoded(folder, autoencoder)
+    tokenizer, scheduler = build_tokenizer(), build_scheduler()
+    alphas, num_train_timesteps = scheduler.alphas_cumprod, int(scheduler.config["num_train_timesteps"])
     batch = BATCH // process_state().num_processes
 
     def step(model: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
-        chosen = torch.randint(len(latents), (batch,), generator=generator)
-        rng = Random(int(torch.randint(2**31, (1,), generator=generator)))
-        captions = [
-            "" if rng.random() < UNCONDITIONAL else random_caption(portraits[i], rng, keep_order=0.8, leave_out=0.04)
-            for i in chosen.tolist()
-        ]
-        tokens = tokenizer(captions, padding=True, return_tensors="pt")
-        noise = torch.randn(batch, *latents.shape[1:], generator=generator)
-        timesteps = torch.randint(num_train_timesteps, (batch,), generator=generator)
-        return {"loss": loss(model, latents[chosen], noise, timesteps, tokens.input_ids, tokens.attention_mask)}
+        drawn = portraits.drawn(batch, num_train_timesteps, generator)
+        read = tokenizer(drawn.captions, padding=True, return_tensors="pt")
+        tokens = read.input_ids, read.attention_mask
+        return {"loss": loss(model, drawn.latents, drawn.noise, drawn.timesteps, tokens, alphas)}
 
     painter = build(tokenizer)
     # Plain matrix products, as for the UNet.

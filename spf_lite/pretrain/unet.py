@@ -9,25 +9,19 @@ read the background's colour from the *noisy input*, and a model that can do so 
 from __future__ import annotations
 
 from pathlib import Path
-from random import Random
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from spf_lite.pretrain.autoencoder import encoded_latents
 from spf_lite.pretrain.clip import tokenize
-from spf_lite.pretrain.dataset import SPLITS, portraits_of
+from spf_lite.pretrain.denoising import BasePortraits, velocity_loss
 from spf_lite.pretrain.loop import Schedule, fit, process_state
-from spf_lite.pretrain.text import random_caption
 
 SCHEDULE = Schedule(steps=4500, learning_rate=1e-3, warmup=200, decay=3000, ema=0.998)
 BATCH = 32
-#: Share of empty captions, for classifier-free guidance (Ho & Salimans 2022).
-UNCONDITIONAL = 0.1
 
 
 def build() -> UNet2DConditionModel:
@@ -64,7 +58,7 @@ def build_scheduler() -> DDIMScheduler:
 
 
 def loss(unet: nn.Module, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor, alphas: Tensor) -> Tensor:
-    """Mean squared error of the velocity v = sqrt(a) eps - sqrt(1 - a) z_0.
+    """Mean squared error of the velocity (:func:`spf_lite.pretrain.denoising.velocity_loss`).
 
     Args:
         unet: the model.
@@ -77,11 +71,12 @@ def loss(unet: nn.Module, latents: Tensor, noise: Tensor, timesteps: Tensor, tex
     Returns:
         a scalar.
     """
-    signal = alphas[timesteps].sqrt()[:, None, None, None]
-    spread = (1 - alphas[timesteps]).sqrt()[:, None, None, None]
-    noisy = signal * latents + spread * noise
-    predicted: Tensor = unet(noisy, timesteps, encoder_hidden_states=text, return_dict=False)[0]
-    return F.mse_loss(predicted.float(), signal * noise - spread * latents)
+
+    def predict(noisy: Tensor, times: Tensor) -> Tensor:
+        velocity: Tensor = unet(noisy, times, encoder_hidden_states=text, return_dict=False)[0]
+        return velocity
+
+    return velocity_loss(predict, latents, noise, timesteps, alphas)
 
 
 def train(
@@ -92,26 +87,18 @@ def train(
     schedule: Schedule = SCHEDULE,
 ) -> UNet2DConditionModel:
     """Train or resume; returns the UNet with averaged weights."""
-    latents = encoded_latents(folder, autoencoder)
-    portraits = [portrait for chunk in range(SPLITS["base"]) for portrait in portraits_of("base", chunk)]
+    portraits = BasePortraits.encoded(folder, autoencoder)
     scheduler = build_scheduler()
     alphas, num_train_timesteps = scheduler.alphas_cumprod, int(scheduler.config["num_train_timesteps"])
     length = tokenizer.model_max_length
     batch = BATCH // process_state().num_processes
 
     def step(model: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
-        chosen = torch.randint(len(latents), (batch,), generator=generator)
-        rng = Random(int(torch.randint(2**31, (1,), generator=generator)))
-        captions = [
-            "" if rng.random() < UNCONDITIONAL else random_caption(portraits[i], rng, keep_order=0.8, leave_out=0.04)
-            for i in chosen.tolist()
-        ]
-        ids = tokenize(tokenizer, captions, length)
+        drawn = portraits.drawn(batch, num_train_timesteps, generator)
+        ids = tokenize(tokenizer, drawn.captions, length)
         with torch.no_grad():
             text = text_encoder(ids).last_hidden_state
-        noise = torch.randn(batch, *latents.shape[1:], generator=generator)
-        timesteps = torch.randint(num_train_timesteps, (batch,), generator=generator)
-        return {"loss": loss(model, latents[chosen], noise, timesteps, text, alphas)}
+        return {"loss": loss(model, drawn.latents, drawn.noise, drawn.timesteps, text, alphas)}
 
     unet = build()
     # Plain matrix products instead of the fused attention, whose backward pass in 16 bits is ten times slower on a CPU.

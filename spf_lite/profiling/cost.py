@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import gc
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ import torch
 from diffusers import ModelMixin
 
 from spf_lite.config import TrainConfig
+from spf_lite.files import read_text
 from spf_lite.method.attention import record
 from spf_lite.method.dual_path import dual_path_step, naive_step
 from spf_lite.models.adapters.peft_layers import switch
@@ -64,6 +66,11 @@ class Cost:
     def __str__(self) -> str:
         peak = "" if self.peak is None else f"{self.peak:8.0f} MB"
         return f"{self.model:<12} {self.variant:<28} {self.seconds:8.3f} s {self.ratio:6.2f} x {peak}"
+
+
+def read_costs(file: Path) -> dict[str, Cost]:
+    """Variant to its cost, from a file that ``spf-lite cost --save`` has written for one model."""
+    return {row["variant"]: Cost(**row) for row in json.loads(read_text(file))}
 
 
 class _TwoModels(Lora):

@@ -81,7 +81,7 @@ def count_step(
         ValueError: for another shape or variant, or a size that the network cannot take.
     """
     backbone = shape_on_meta(shape, tokenizer_of, getattr(torch, dtype))
-    pixels = pixels or int(backbone.network.config.sample_size) * backbone.pipe.vae_scale_factor
+    pixels = pixels or backbone.side * backbone.pipe.vae_scale_factor
     autocast = None if compute is None else getattr(torch, compute)
     memory = step_memory(backbone, variant, pixels, autocast, checkpointing)
     return CountedStep(shape, variant, pixels, dtype, compute, checkpointing, memory)

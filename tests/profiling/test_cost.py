@@ -1,3 +1,4 @@
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -12,7 +13,7 @@ from spf_lite.method.dual_path import Step, dual_path_step
 from spf_lite.models.adapters.lora import adapters_off
 from spf_lite.models.backbone import Backbone
 from spf_lite.profiling import cost
-from spf_lite.profiling.cost import Cost, measure_costs, to_rows, training_costs
+from spf_lite.profiling.cost import Cost, measure_costs, read_costs, to_rows, training_costs
 
 TRAINING = ["(a) plain LoRA", "(b) dual path", "(c) dual path, enhancement", "(d) two models"]
 SAMPLING = ["sampling", "sampling, attention recorded"]
@@ -30,6 +31,11 @@ def test_every_variant_is_timed(costs: list[Cost]) -> None:
     assert [line.variant for line in costs] == TRAINING + SAMPLING
     assert {line.model for line in costs} == {"tiny"} and {line.rounds for line in costs} == {1}
     assert all(line.seconds > 0 for line in costs)
+
+
+def test_costs_are_read_back_by_their_variants(costs: list[Cost], tmp_path: Path) -> None:
+    (tmp_path / "costs.json").write_text(json.dumps(to_rows(costs)))
+    assert read_costs(tmp_path / "costs.json") == {line.variant: line for line in costs}
 
 
 def test_ratios_are_to_the_first_of_a_kind(costs: list[Cost]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, overload
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -93,8 +92,8 @@ def sample(
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds: each portrait needs both")
     if batch_size is None:
-        factor, side = backbone.pipe.vae_scale_factor, int(np.max(backbone.network.config.sample_size))
-        batch_size = at_a_time([(given or side * factor) // factor for given in (height, width)], SMALL)
+        factor = backbone.pipe.vae_scale_factor
+        batch_size = at_a_time([given // factor if given else backbone.side for given in (height, width)], SMALL)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: at least one portrait at a time is needed")
     if steps < 1:
