@@ -6,6 +6,7 @@ each child is a fork of it, with its own memory, which a signal may kill.
 
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from spf_lite.cli import main
+from spf_lite.config import TrainConfig
+from spf_lite.data.sets.custom_set import CustomSet
+from spf_lite.models.backbone import load
+from spf_lite.training.trainer import DualPathTrainer
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["spf_lite.training.trainer", "spf_lite.cli.commands", "spf_lite.pretrain.loop"])
@@ -42,6 +47,34 @@ def ended_well(process: BaseProcess, output: Path, timeout: float = 300.0) -> No
     status = process.exitcode
     process.kill()
     assert status == 0, f"exit status {status}: {output.read_text()[-3000:]}"
+
+
+def killed_while_training(
+    model: Path, custom_set: CustomSet, config: TrainConfig, folder: Path, after: int, output: Path
+) -> None:
+    """Train in a child that ``SIGKILL`` ends after a step, before the checkpoint of that step is written.
+
+    Args:
+        model: a model's folder.
+        custom_set: to train on.
+        config: of the run.
+        folder: of the run.
+        after: number of the last step that is made.
+        output: gets what the child writes.
+    """
+    process = started(_train_and_die, model, custom_set, config, folder, after, output=output)
+    process.join(300.0)
+    status = process.exitcode
+    process.kill()
+    assert status == -signal.SIGKILL, f"exit status {status}: {output.read_text()[-3000:]}"
+
+
+def _train_and_die(model: Path, custom_set: CustomSet, config: TrainConfig, folder: Path, after: int) -> None:
+    def die(step: int, _: object) -> None:
+        if step == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    DualPathTrainer(load(str(model)), custom_set, config, folder).fit(progress=False, on_step=die)
 
 
 def ranks(function: Callable[..., None], *arguments: object, output: Path, count: int = 2) -> list[BaseProcess]:

@@ -21,7 +21,7 @@ from spf_lite.audit.measures.regions import adapter_regions, mask_regions
 from spf_lite.audit.measuring import measured
 from spf_lite.audit.prompts import Prompt, check_texts, completed
 from spf_lite.audit.report import AuditReport, SweepPoint, Values
-from spf_lite.audit.sampling import Sampler
+from spf_lite.audit.sampling import Portraits, Sampler
 from spf_lite.audit.settings import settings_of
 from spf_lite.evaluation.measures.pictures import Floats, to_array
 from spf_lite.evaluation.measuring import FIRST_SEED
@@ -97,7 +97,7 @@ def audit(
     for factor in strengths:
         if factor != strength:
             load_adapter(backbone, adapter, factor)
-        sweep.append(SweepPoint(factor, alone if factor == strength else run.again(known)))
+        sweep.append(SweepPoint(factor, alone if factor == strength else run.again(known, factor)))
     load_adapter(backbone, adapter, strength)
     region = "masks" if masks is not None else "control map of the adapter" if target_text else "not known"
     report = AuditReport(
@@ -118,6 +118,7 @@ class _Known:
     """Of the first few prompts: portraits without the adapter, and regions; what a sweep needs not make again."""
 
     base: list[Image.Image]
+    by_words: list[Image.Image]
     regions: list[NDArray[np.bool_]]
 
 
@@ -136,7 +137,7 @@ class _Run:
         """Every prompt at the strength that is loaded."""
         found: list[dict[str, Floats]] = []
         cases: list[Case] = []
-        known = _Known([], [])
+        known = _Known([], [], [])
         for part in self._parts(len(self.prompts)):
             portraits = self.sampler.portraits(self.prompts[part], self.seeds[part])
             regions = self._regions(part, portraits.base)
@@ -144,16 +145,21 @@ class _Run:
             cases += cases_of(portraits, regions)
             room = max(0, SWEPT_PROMPTS - len(known.base))
             known.base.extend(portraits.base[:room])
+            known.by_words.extend(portraits.by_words[:room])
             known.regions.extend([] if regions is None else regions[:room])
             if on_progress:
                 on_progress(part.stop, len(self.prompts))
         return _joined(found), cases, known
 
-    def again(self, known: _Known) -> Values:
+    def again(self, known: _Known, strength: float) -> Values:
         """The first few prompts at another strength, which is loaded."""
         found = []
         for part in self._parts(len(known.base)):
-            portraits = self.sampler.portraits(self.prompts[part], self.seeds[part], known.base[part])
+            base, by_words = known.base[part], known.by_words[part]
+            if strength:
+                portraits = self.sampler.portraits(self.prompts[part], self.seeds[part], base, by_words)
+            else:  # the model without the adapter, to the last bit: these are painted already
+                portraits = Portraits(base, base, by_words, by_words)
             regions = np.stack(known.regions[part]) if known.regions else None
             found.append(measured(self.sampler.backbone, portraits, self.target_text, regions, self.comparisons))
         return _joined(found)

@@ -26,12 +26,14 @@ class Case:
         base: without the adapter, for the base text.
         at_base: with the adapter, for the base text.
         at_complete: with the adapter, for the complete text; None: there is none.
+        by_words: without the adapter, for the complete text; None: there is none.
         region: where the target may act, white, mode L; None: not known.
     """
 
     base: Image.Image
     at_base: Image.Image
     at_complete: Image.Image | None = None
+    by_words: Image.Image | None = None
     region: Image.Image | None = None
 
     def difference(self) -> Image.Image:
@@ -54,8 +56,9 @@ def cases_of(portraits: Portraits, regions: NDArray[np.bool_] | None) -> list[Ca
     found = []
     for number, base in enumerate(portraits.base):
         complete = _reduced(portraits.at_complete[number]) if portraits.at_complete else None
+        by_words = _reduced(portraits.by_words[number]) if portraits.by_words else None
         region = None if regions is None else _reduced(Image.fromarray(regions[number].astype(np.uint8) * 255))
-        found.append(Case(_reduced(base), _reduced(portraits.at_base[number]), complete, region))
+        found.append(Case(_reduced(base), _reduced(portraits.at_base[number]), complete, by_words, region))
     return found
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from spf_lite.audit.measures.comparisons import Comparison
 from spf_lite.audit.measures.pictures import change_outside, edge_change, pixel_change
-from spf_lite.audit.report import AT_BASE, MEASURES
+from spf_lite.audit.report import AT_BASE, AT_COMPLETE, BY_WORDS, MEASURES
 from spf_lite.audit.sampling import Portraits
 from spf_lite.evaluation.measures.pictures import Floats, leakage, similarity, to_array
 from spf_lite.evaluation.measuring import clip_images
@@ -29,10 +29,11 @@ def measures_taken(complete: bool, target: bool, region: bool, comparisons: Coll
     names |= {name + AT_BASE for name in comparisons}
     if complete:
         names |= {"pixel change", "edge change", "CLIP-I", *comparisons}
+        names |= {"pixel change" + BY_WORDS, "pixel change" + AT_COMPLETE, "CLIP-I" + AT_COMPLETE}
     if complete and target:
-        names |= {"CLIP-T before", "CLIP-T after", "CLIP-T gain"}
+        names |= {"CLIP-T before", "CLIP-T" + BY_WORDS, "CLIP-T after", "CLIP-T gain", "CLIP-T gain over words"}
     if complete and (target or region):
-        names |= {"leakage", "change outside"}
+        names |= {"leakage", "change outside", "change outside" + BY_WORDS}
     return [name for name in MEASURES if name in names]
 
 
@@ -64,16 +65,23 @@ def measured(
     if not portraits.at_complete:
         return values
     complete, seen_after = to_array(portraits.at_complete), clip_images(backbone, portraits.at_complete)
+    by_words, seen_by_words = to_array(portraits.by_words), clip_images(backbone, portraits.by_words)
     values["pixel change"] = pixel_change(base, complete)
+    values["pixel change" + BY_WORDS] = pixel_change(base, by_words)
+    values["pixel change" + AT_COMPLETE] = pixel_change(by_words, complete)
     values["edge change"] = edge_change(base, complete)
     values["CLIP-I"] = similarity(seen, seen_after)
+    values["CLIP-I" + AT_COMPLETE] = similarity(seen_by_words, seen_after)
     for comparison in comparisons:
         values[comparison.measure] = comparison(portraits.base, portraits.at_complete)
     if target_text is not None:
         text = backbone.clip.text_features([target_text]).cpu().double().numpy()
         values["CLIP-T before"], values["CLIP-T after"] = similarity(seen, text), similarity(seen_after, text)
+        values["CLIP-T" + BY_WORDS] = similarity(seen_by_words, text)
         values["CLIP-T gain"] = values["CLIP-T after"] - values["CLIP-T before"]
+        values["CLIP-T gain over words"] = values["CLIP-T after"] - values["CLIP-T" + BY_WORDS]
     if regions is not None:
         values["leakage"] = leakage(base, complete, regions)
         values["change outside"] = change_outside(base, complete, regions)
+        values["change outside" + BY_WORDS] = change_outside(base, by_words, regions)
     return values

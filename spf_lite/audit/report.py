@@ -11,8 +11,10 @@ import numpy as np
 from spf_lite.evaluation.drift import drift_by_word, in_words
 from spf_lite.evaluation.statistics import Estimate, mean_interval
 
-#: Ends the name of a measure that compares both portraits of the base text.
-AT_BASE = " at base text"
+#: Ends the name of a measure that compares both portraits of the base text, or both of the complete text.
+AT_BASE, AT_COMPLETE = " at base text", " at complete text"
+#: Ends the name of a measure of what the complete text does without the adapter.
+BY_WORDS = " by words alone"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Measure:
 
 
 _SAME = "Zero means that the adapter gives the original portrait back."
+_CLIP_T = "Cosine of the target text and the portrait by CLIP,"
 #: Every measure of an :class:`AuditReport`, in the order of its tables.
 MEASURES: dict[str, Measure] = {
     "reconstruction": Measure(f"Mean difference of the pixels where the text does not name the target. {_SAME}", -1),
@@ -39,18 +42,28 @@ MEASURES: dict[str, Measure] = {
     "LPIPS" + AT_BASE: Measure("Learned perceptual distance of both portraits of the base text.", -1, None),
     "DINO" + AT_BASE: Measure("Cosine of DINO's embeddings of both portraits of the base text.", 1, (-1, 1)),
     "identity distance" + AT_BASE: Measure("Distance of the faces of both portraits of the base text.", -1, None),
+    "age difference" + AT_BASE: Measure("Years between the estimated ages of both portraits at base text.", -1, None),
+    "expression distance" + AT_BASE: Measure("Distance of the shapes of brows, eyes and mouth at base text.", -1, None),
     "unrelated prompts": Measure("Mean difference of the pixels of pictures that show no person.", -1),
     "leakage": Measure("Share of the change by the complete text that lies outside the region of the target.", -1),
     "change outside": Measure("Mean difference of the pixels outside the region of the target.", -1),
-    "pixel change": Measure("Mean difference of the pixels at the complete text. The target is part of it.", -1),
-    "edge change": Measure("Share of the edges that differ at the complete text. The target is part of it.", -1),
-    "CLIP-T before": Measure("Cosine of the target text and the portrait without the adapter, by CLIP.", 0, (-1, 1)),
-    "CLIP-T after": Measure("Cosine of the target text and the portrait with the adapter, by CLIP.", 1, (-1, 1)),
-    "CLIP-T gain": Measure("How much closer to the target text the adapter brings the portrait.", 1, (-2, 2)),
+    "change outside" + BY_WORDS: Measure("Change outside by the complete text without the adapter.", 0),
+    "pixel change": Measure("Mean difference of the pixels from base to complete text. The target is part of it.", -1),
+    "pixel change" + BY_WORDS: Measure("Pixel change by the complete text without the adapter.", 0),
+    "pixel change" + AT_COMPLETE: Measure("Mean difference of the pixels of both portraits of the complete text.", 0),
+    "edge change": Measure("Share of the edges that differ from base to complete text. The target is part of it.", -1),
+    "CLIP-T before": Measure(f"{_CLIP_T} base text without the adapter.", 0, (-1, 1)),
+    "CLIP-T" + BY_WORDS: Measure(f"{_CLIP_T} complete text without the adapter.", 0, (-1, 1)),
+    "CLIP-T after": Measure(f"{_CLIP_T} complete text with the adapter.", 1, (-1, 1)),
+    "CLIP-T gain": Measure("How much closer complete text and adapter bring the portrait to the target.", 1, (-2, 2)),
+    "CLIP-T gain over words": Measure("What the adapter adds to CLIP-T over the complete text alone.", 1, (-2, 2)),
     "CLIP-I": Measure("Cosine of CLIP's embeddings before and after. The target lowers it.", 1, (-1, 1)),
+    "CLIP-I" + AT_COMPLETE: Measure("Cosine of CLIP's embeddings of both portraits of the complete text.", 0, (-1, 1)),
     "LPIPS": Measure("Learned perceptual distance before and after.", -1, None),
     "DINO": Measure("Cosine of DINO's embeddings before and after.", 1, (-1, 1)),
     "identity distance": Measure("Distance of the faces before and after: below 0.6 for one person.", -1, None),
+    "age difference": Measure("Years between the estimated ages before and after.", -1, None),
+    "expression distance": Measure("Distance of the shapes of brows, eyes and mouth before and after.", -1, None),
 }
 
 #: A measure to one number for each prompt; None where it is not defined.
@@ -150,8 +163,10 @@ def _lines(found: Mapping[str, Estimate]) -> list[str]:
     ]
 
 
+#: Measures of faces.
+FACES = ("identity distance", "age difference", "expression distance")
 #: Measures that a sweep shows, if they were taken.
-SWEPT = ("CLIP-T gain", "change outside", "leakage", "edge change", "reconstruction", "identity distance")
+SWEPT = ("CLIP-T gain", "change outside", "leakage", "edge change", "reconstruction", *FACES)
 
 
 def swept(sweep: Sequence[SweepPoint]) -> list[str]:

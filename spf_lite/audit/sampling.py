@@ -1,4 +1,4 @@
-"""The portraits of an audit: the same seed without and with the adapter, a few at a time."""
+"""The portraits of an audit: the same seed without and with the adapter, for both texts, a few at a time."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ class Portraits:
         base: N, without the adapter, for the base texts.
         at_base: N, with the adapter, for the base texts.
         at_complete: N, with the adapter, for the complete texts; empty if there are none.
+        by_words: N, without the adapter, for the complete texts; empty if there are none.
     """
 
     base: list[Image.Image]
     at_base: list[Image.Image]
     at_complete: list[Image.Image]
+    by_words: list[Image.Image]
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,24 @@ class Sampler:
         )
 
     def portraits(
-        self, prompts: Sequence[Prompt], seeds: Sequence[int], base: list[Image.Image] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        seeds: Sequence[int],
+        base: list[Image.Image] | None = None,
+        by_words: list[Image.Image] | None = None,
     ) -> Portraits:
         """The portraits of some prompts.
 
         Args:
             prompts: N.
             seeds: N.
-            base: portraits without the adapter, if they are known.
+            base: portraits without the adapter for the base texts, if they are known.
+            by_words: those for the complete texts, if they are known.
         """
         texts = [prompt.base_text for prompt in prompts]
         complete = [prompt.complete_text for prompt in prompts if prompt.complete_text is not None]
-        before = self.before(texts, seeds) if base is None else base
-        return Portraits(before, self.after(texts, seeds), self.after(complete, seeds) if complete else [])
+        if base is None:
+            base = self.before(texts, seeds)
+        if by_words is None:
+            by_words = self.before(complete, seeds) if complete else []
+        return Portraits(base, self.after(texts, seeds), self.after(complete, seeds) if complete else [], by_words)

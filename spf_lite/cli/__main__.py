@@ -1,4 +1,11 @@
-"""``python -m spf_lite.cli``, for launchers such as ``accelerate launch`` and ``torchrun``."""
+"""``python -m spf_lite.cli``, for launchers.
+
+Two processes share the batches of a run, on two cards or on none::
+
+    accelerate launch --multi_gpu --num_processes 2 -m spf_lite.cli train CUSTOM_SET OUTPUT --model tiny --method spf
+
+``--cpu`` in the place of ``--multi_gpu`` starts one process only.
+"""
 
 import sys
 

@@ -8,7 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+if TYPE_CHECKING:
+    from spf_lite.profiling.cards import Card
 
 #: PyTorch's generators take seeds of 64 bits.
 LARGEST_SEED = 2**63 - 1
@@ -65,6 +68,19 @@ def positive(text: str) -> float:
     if number <= 0:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
     return number
+
+
+def card(text: str) -> Card:
+    """A graphics card by its name, or by its memory in GB."""
+    from spf_lite.profiling.cards import CARDS, Card
+
+    if text in CARDS:
+        return CARDS[text]
+    try:
+        return Card("card", positive(text))
+    except argparse.ArgumentTypeError:
+        names = ", ".join(CARDS)
+        raise argparse.ArgumentTypeError(f"{text!r}: expected {names}, or a memory in GB above 0") from None
 
 
 def output_file(text: str) -> Path:

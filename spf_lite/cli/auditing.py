@@ -31,6 +31,8 @@ AUDIT_ALONE: Mapping[str, Any] = {
     "lpips": False,
     "dino": None,
     "identity": False,
+    "age": False,
+    "expression": False,
     "html": None,
     "fail_above": [],
     "fail_below": [],
@@ -115,7 +117,9 @@ def audit(options: Namespace) -> int:
 
 def _comparisons(options: Namespace, backbone: Backbone) -> list[Comparison]:
     """The further measures that were asked for, loaded."""
+    from spf_lite.audit.measures.ages import Age
     from spf_lite.audit.measures.comparisons import Dino, Lpips
+    from spf_lite.audit.measures.expressions import Expression
     from spf_lite.audit.measures.faces import Identity
 
     device = backbone.network.device
@@ -126,6 +130,10 @@ def _comparisons(options: Namespace, backbone: Backbone) -> list[Comparison]:
         found.append(Dino.load(options.dino, device))
     if options.identity:
         found.append(Identity.load())
+    if options.age:
+        found.append(Age.load())
+    if options.expression:
+        found.append(Expression.load())
     return found
 
 

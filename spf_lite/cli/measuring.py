@@ -12,16 +12,6 @@ from spf_lite.cli.output import save_text
 
 logger = logging.getLogger("spf_lite")
 
-#: Kinds of training step as options, and their names in :data:`spf_lite.profiling.memory.VARIANTS`.
-STEPS = {
-    "plain": "plain LoRA",
-    "dual": "dual path",
-    "enhancement": "dual path, enhancement",
-    "two-models": "two models",
-}
-#: What ``--mixed-precision`` computes in; None: no autocast.
-COMPUTE = {"no": None, "fp16": "float16", "bf16": "bfloat16"}
-
 
 def measure(options: Namespace) -> int:
     """With a target of the tiny world by its judge, else :func:`spf_lite.cli.auditing.audit`."""
@@ -138,29 +128,3 @@ def cost(options: Namespace) -> int:
     if options.save:
         save_text(options.save, json.dumps(to_rows(costs), indent=1) + "\n")
     return 0
-
-
-def memory(options: Namespace) -> int:
-    """Exit status 1 if a card was named that is too small."""
-    import spf_lite
-    from spf_lite.profiling.counted import count_step
-
-    counted = count_step(
-        options.shape,
-        spf_lite.load("tiny"),
-        STEPS[options.step],
-        options.pixels,
-        options.dtype,
-        COMPUTE[options.mixed_precision],
-        options.gradient_checkpointing,
-    )
-    for cause, size in counted.memory.parts(options.batch_size).items():
-        logger.info("%-28s %6.2f GB", cause, size / 1e9)
-    total = counted.memory.total(options.batch_size) / 1e9
-    logger.info("%-28s %6.2f GB, batch size %d, %d pixels", "sum", total, options.batch_size, counted.pixels)
-    if options.save:
-        save_text(options.save, counted.to_json())
-    if options.card is None:
-        return 0
-    logger.info("a card of %g GB is %s", options.card, "enough" if total < options.card else "too small")
-    return int(total >= options.card)

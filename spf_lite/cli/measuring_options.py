@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spf_lite.cli import arguments as kinds
-from spf_lite.cli import auditing, measuring
+from spf_lite.cli import auditing, measuring, memory
 from spf_lite.cli.arguments import Commands
 from spf_lite.cli.models import add_model_options
 
@@ -104,6 +104,10 @@ def add_measure(commands: Commands) -> None:
     audit.add_argument(
         "--identity", action="store_true", help="measure whose face it is, too (pip install 'spf-lite[identity]')"
     )
+    audit.add_argument("--age", action="store_true", help="measure how old it looks, too (pip install 'spf-lite[age]')")
+    audit.add_argument(
+        "--expression", action="store_true", help="measure its expression, too (pip install 'spf-lite[identity]')"
+    )
     audit.add_argument("--html", type=kinds.output_file, help="write a page with pictures into this file")
     audit.add_argument(
         "--fail-above",
@@ -155,19 +159,36 @@ def add_cost(commands: Commands) -> None:
 
 def add_memory(commands: Commands) -> None:
     """``spf-lite memory``."""
-    memory = commands.add_parser("memory", help="count what a training step takes on a card, without running it")
-    memory.set_defaults(run=measuring.memory)
-    memory.add_argument("shape", choices=["sd15", "sdxl", "sd3", "pixart-sigma"], help="shape of a published model")
-    memory.add_argument("--pixels", type=kinds.at_least(1), help="a side; default: what the model was trained on")
-    memory.add_argument("--batch-size", type=kinds.at_least(1), default=1)
-    memory.add_argument(
+    command = commands.add_parser("memory", help="count what a training step or a whole run takes, without running it")
+    command.set_defaults(run=memory.memory)
+    command.add_argument("shape", choices=["sd15", "sdxl", "sd3", "pixart-sigma"], help="shape of a published model")
+    command.add_argument("--pixels", type=kinds.at_least(1), help="a side; default: what the model was trained on")
+    command.add_argument(
+        "--dtype", choices=["float32", "float16", "bfloat16"], default="float16", help="frozen weights"
+    )
+    command.add_argument(
+        "--card",
+        type=kinds.card,
+        metavar="NAME_OR_GB",
+        help="T4, L4, A100, or a memory in GB: exit status 1 if it is too small; a name also gives a time",
+    )
+    run = command.add_argument_group("a whole run")
+    run.add_argument("--method", type=kinds.recipe, help="a recipe: all of its large moments, and its arithmetic")
+    run.add_argument(
+        "--set",
+        dest="changes",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="change the recipe, such as --set batch_size=4 --set mixed_precision=fp16",
+    )
+    step = command.add_argument_group("a single step")
+    step.add_argument("--batch-size", type=kinds.at_least(1), help="default: 1")
+    step.add_argument(
         "--step",
-        choices=list(measuring.STEPS),
-        default="dual",
+        choices=list(memory.STEPS),
         help="plain LoRA; the dual path (default); with response enhancement; with a second model as the reference",
     )
-    memory.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float16", help="frozen weights")
-    memory.add_argument("--mixed-precision", choices=list(measuring.COMPUTE), default="fp16")
-    memory.add_argument("--gradient-checkpointing", action="store_true", help="compute activations again")
-    memory.add_argument("--card", type=kinds.positive, metavar="GB", help="exit status 1 if it has too little memory")
-    memory.add_argument("--save", type=kinds.output_file, help="write the count with its settings into this JSON file")
+    step.add_argument("--mixed-precision", choices=list(memory.COMPUTE), help="default: fp16")
+    step.add_argument("--gradient-checkpointing", action="store_true", default=None, help="compute activations again")
+    step.add_argument("--save", type=kinds.output_file, help="write the count with its settings into this JSON file")

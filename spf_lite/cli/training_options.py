@@ -11,7 +11,9 @@ from spf_lite.cli.models import add_model_options
 def add_train(commands: Commands) -> None:
     """``spf-lite train``."""
     train = commands.add_parser(
-        "train", help="fine-tune on a custom set; also under `accelerate launch -m spf_lite.cli train ...`"
+        "train",
+        help="fine-tune on a custom set; on two cards: "
+        "`accelerate launch --multi_gpu --num_processes 2 -m spf_lite.cli train CUSTOM_SET OUTPUT`",
     )
     train.set_defaults(run=run.train)
     train.add_argument(

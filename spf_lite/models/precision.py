@@ -1,4 +1,4 @@
-"""Two guards of mixed precision: no stale 16-bit copy of a weight is used, and losses are summed in 32 bits."""
+"""Guards of mixed precision: no stale 16-bit copy of a weight is used, and losses are summed in 32 bits."""
 
 from __future__ import annotations
 
@@ -27,3 +27,17 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     if not is_autocast_available(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
+
+
+def check_precision(dtype: torch.dtype, mixed_precision: str) -> None:
+    """Check that training can compute with frozen weights of a type.
+
+    Args:
+        dtype: of the weights.
+        mixed_precision: of the run, as in :class:`spf_lite.config.TrainConfig`.
+
+    Raises:
+        ValueError: if weights of 16 bits are to compute in 32.
+    """
+    if dtype != torch.float32 and mixed_precision == "no":
+        raise ValueError(f"weights of {dtype} want mixed_precision=fp16 or bf16, and it is 'no'")

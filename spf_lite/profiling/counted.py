@@ -14,6 +14,7 @@ import torch
 
 from spf_lite.models.backbone import Backbone
 from spf_lite.profiling.memory import StepMemory, step_memory
+from spf_lite.profiling.moments import passes
 from spf_lite.profiling.shapes import shape_on_meta
 
 
@@ -29,6 +30,8 @@ class CountedStep:
         compute: dtype of autocast, likewise; None: no autocast.
         checkpointing: whether activations are computed again in the backward pass.
         memory: bytes by cause.
+        passes: moments without gradients to the bytes of their intermediate results
+            (:func:`spf_lite.profiling.moments.passes`).
     """
 
     shape: str
@@ -38,6 +41,7 @@ class CountedStep:
     compute: str | None
     checkpointing: bool
     memory: StepMemory
+    passes: dict[str, int]
 
     def to_json(self) -> str:
         """The record as JSON; :meth:`from_json` reads it back."""
@@ -52,7 +56,7 @@ class CountedStep:
         """
         try:
             fields = json.loads(text)
-            return cls(**{**fields, "memory": StepMemory(**fields["memory"])})
+            return cls(**{**fields, "memory": StepMemory(**fields["memory"]), "passes": dict(fields["passes"])})
         except (KeyError, TypeError) as error:
             raise ValueError(f"no record of a counted step: {error}") from error
 
@@ -84,4 +88,5 @@ def count_step(
     pixels = pixels or backbone.side * backbone.pipe.vae_scale_factor
     autocast = None if compute is None else getattr(torch, compute)
     memory = step_memory(backbone, variant, pixels, autocast, checkpointing)
-    return CountedStep(shape, variant, pixels, dtype, compute, checkpointing, memory)
+    between = {name: each.peak for name, each in passes(backbone, pixels).items()}
+    return CountedStep(shape, variant, pixels, dtype, compute, checkpointing, memory, between)

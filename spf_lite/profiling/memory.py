@@ -4,33 +4,27 @@ A step of any size takes seconds there and next to no memory. Tensors that autog
 :class:`torch.autograd.graph.saved_tensors_hooks`, each storage once. Not counted are temporary tensors within one
 operation, and what PyTorch, its kernels and the driver take.
 
-The meta device has neither a GPU's autocast nor its fused attention; :class:`_LikeCuda` emulates both. Fake
-tensors (``FakeTensorMode``) with PyTorch's own autocast were tried in its place. In 32 bits they count the same: 1519
-MB for each portrait of a plain LoRA step of Stable Diffusion 1.5. In 16 bits fake CPU tensors count 785 MB instead of
-1026, because autocast on a CPU leaves normalisation in 16 bits where CUDA returns to 32. Fake CUDA tensors need a
-PyTorch built for CUDA. Fake tensors also took 1.5 to 4 times as long, and they cannot run the dual path, whose shared
-prefix compares values.
+A graphics card's autocast and fused attention are emulated (:mod:`spf_lite.profiling.like_cuda`).
 
 In the book: :doc:`/13-real-models`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from spf_lite.config import TrainConfig
 from spf_lite.data.batch import Batch
 from spf_lite.method.dual_path import dual_path_step, naive_step
 from spf_lite.models.backbone import Backbone
 from spf_lite.models.diffusion import predicted_latents
-from spf_lite.profiling.cost import DUAL
+from spf_lite.profiling.cost import DUAL, ENHANCED
+from spf_lite.profiling.like_cuda import LikeCuda
 from spf_lite.profiling.random_models import random_batch
 from spf_lite.profiling.recomputed import counted_blocks
 from spf_lite.profiling.saved import saved_for_backward, storage_key, total_bytes
@@ -38,14 +32,9 @@ from spf_lite.profiling.shapes import shape_on_meta
 
 #: Kinds of training step, by memory in ascending order.
 VARIANTS = ("plain LoRA", "dual path", "dual path, enhancement", "two models")
+_LOSSES = {"plain LoRA": None, "dual path": DUAL, "dual path, enhancement": ENHANCED, "two models": DUAL}
 #: Rank of the adapter, as in the recipes.
 RANK = 16
-
-# Operations that CUDA autocast computes in 16 bits, and in 32 ("CUDA Op-Specific Behavior" in the documentation of
-# torch.amp), as far as our models use them.
-_LOW = {F.linear, F.conv2d, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, torch.baddbmm, torch.einsum}
-_LOW |= {F.scaled_dot_product_attention}
-_HIGH = {F.layer_norm, F.group_norm, F.softmax, torch.softmax, Tensor.softmax, F.mse_loss, F.normalize, Tensor.pow}
 
 
 @dataclass(frozen=True)
@@ -119,31 +108,73 @@ def step_memory(
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant={variant!r}: expected one of {', '.join(VARIANTS)}")
+    losses = _LOSSES[variant]
+    counted = losses_memory(backbone, losses, pixels, compute, checkpointing, variant == "two models")
+    if losses is None:
+        return counted
+    whole = counted.per_portrait
+    alone = _growth(backbone, plain_pass, latent_side(backbone, pixels), compute, checkpointing).saved
+    apart = {"activations": alone, "comparing the paths": whole["activations"] - alone}
+    return StepMemory(counted.fixed, {**apart, **{name: size for name, size in whole.items() if name not in apart}})
+
+
+def losses_memory(
+    backbone: Backbone,
+    losses: TrainConfig | None,
+    pixels: int,
+    compute: torch.dtype | None = None,
+    checkpointing: bool = False,
+    two_models: bool = False,
+) -> StepMemory:
+    """Count the memory of one training step with the losses of a configuration; what is not said here is as in
+    :func:`step_memory`. All activations are one cause.
+
+    Args:
+        backbone: on the meta device, with a trainable.
+        losses: whose weights say what stage 2 computes; None: one path, with the denoising loss alone.
+        pixels: height and width of the portraits.
+        compute: dtype of autocast; None: no autocast.
+        checkpointing: whether the network's activations are computed again in the backward pass.
+        two_models: whether the reference path is a network of its own.
+    """
+    side = latent_side(backbone, pixels)
+    run = plain_pass if losses is None else partial(dual_pass, losses=unenhanced(losses))
+    step = _growth(backbone, run, side, compute, checkpointing)
+    # What is saved for backward and does not grow with the batch are the copies of weights that autocast makes.
+    per_portrait, copies = {"activations": step.saved}, step.copies
+    if checkpointing:
+        per_portrait["largest block"] = step.block
+    enhance = losses is not None and losses.weight_enhancement > 0
+    if enhance:
+        more = _growth(backbone, enhancement_pass, side, compute)
+        per_portrait["enhancement"] = more.saved
+        copies += more.copies
+    fixed = model_bytes(backbone, clip=losses is not None, preview=enhance, two_models=two_models)
+    if compute is not None:
+        # The largest block of two portraits may be a little over twice that of one: no rest is left below zero.
+        fixed["16-bit copies of weights"] = max(0, copies)
+    return StepMemory(fixed, per_portrait)
+
+
+def latent_side(backbone: Backbone, pixels: int) -> int:
+    """Height and width of the latents of portraits.
+
+    Raises:
+        ValueError: for a size that the network cannot downsample, or a backbone that is not on the meta device or has
+            no trainable.
+    """
     network, factor = backbone.network, backbone.pipe.vae_scale_factor
     multiple = factor * backbone.architecture.size_multiple(network.config)
     if pixels < multiple or pixels % multiple:
         raise ValueError(f"pixels={pixels}: expected a multiple of {multiple}")
     if network.device.type != "meta" or backbone.trainable is None:
         raise ValueError("expected a backbone on the meta device with a trainable, as shape_on_meta makes it")
-    side = pixels // factor
-    # What is saved for backward and does not grow with the batch are the copies of weights that autocast makes.
-    step = plain = _growth(backbone, _plain, side, compute, checkpointing)
-    per_portrait = {"activations": plain.saved}
-    if variant != "plain LoRA":
-        step = _growth(backbone, _dual, side, compute, checkpointing)
-        per_portrait["comparing the paths"] = step.saved - plain.saved
-    copies = step.copies
-    if checkpointing:
-        per_portrait["largest block"] = step.block
-    if variant == "dual path, enhancement":
-        more = _growth(backbone, _enhancement, side, compute)
-        per_portrait["enhancement"] = more.saved
-        copies += more.copies
-    fixed = _fixed(backbone, variant)
-    if compute is not None:
-        # The largest block of two portraits may be a little over twice that of one: no rest is left below zero.
-        fixed["16-bit copies of weights"] = max(0, copies)
-    return StepMemory(fixed, per_portrait)
+    return int(pixels // factor)
+
+
+def unenhanced(losses: TrainConfig) -> TrainConfig:
+    """The same losses without enhancement, which is counted by itself, and without PureCC's extractor."""
+    return replace(losses, weight_enhancement=0.0, weight_purecc=0.0)
 
 
 @dataclass(frozen=True)
@@ -162,25 +193,34 @@ def _growth(
     compute: torch.dtype | None,
     checkpointing: bool = False,
 ) -> _Growth:
-    with _LikeCuda(compute):
+    with LikeCuda(compute):
         one, two = (_saved(backbone, partial(run, backbone, size, side), checkpointing) for size in (1, 2))
     saved, block = two[0] - one[0], two[1] - one[1]
     return _Growth(saved, block, sum(one) - saved - block)
 
 
-def _fixed(backbone: Backbone, variant: str) -> dict[str, int]:
-    """Bytes of the models, and of what the optimiser keeps."""
+def model_bytes(
+    backbone: Backbone, clip: bool = True, preview: bool = False, two_models: bool = False
+) -> dict[str, int]:
+    """Bytes of the models by cause, and of what the optimiser keeps.
+
+    Args:
+        backbone: with a trainable.
+        clip: whether CLIP is there.
+        preview: whether the small decoder of enhancement is, if the model has one.
+        two_models: whether the reference path is a network of its own.
+    """
     trainable, frozen = backbone.trainable, backbone.architecture.modules(backbone.pipe)
     assert trainable is not None
     learned = _bytes(trainable.parameters)
     name = backbone.architecture.network_name
     parts = {name: _bytes(frozen.pop(backbone.architecture.part).parameters()) - learned}
-    if variant == "two models":
+    if two_models:
         parts[f"second {name}"] = parts[name]
     parts["text encoder, autoencoder"] = sum(_bytes(module.parameters()) for module in frozen.values())
-    if variant != "plain LoRA":
+    if clip:
         parts["CLIP"] = _bytes(backbone.clip.model.parameters())
-    if variant == "dual path, enhancement" and backbone.preview is not None:
+    if preview and backbone.preview is not None:
         parts["CLIP"] += _bytes(backbone.preview.parameters())
     parts["adapter, gradient, AdamW"] = 4 * learned  # parameters, gradients, and AdamW's two moments
     return parts
@@ -190,18 +230,18 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _plain(backbone: Backbone, size: int, side: int) -> Tensor:
+def plain_pass(backbone: Backbone, size: int, side: int) -> Tensor:
     batch = random_batch(backbone, size, side=side)
     return naive_step(backbone, batch, torch.zeros_like(batch.latents), _timesteps(batch)).terms["denoise"].mean()
 
 
-def _dual(backbone: Backbone, size: int, side: int) -> Tensor:
+def dual_pass(backbone: Backbone, size: int, side: int, losses: TrainConfig = DUAL) -> Tensor:
     batch = random_batch(backbone, size, side=side)
-    with dual_path_step(backbone, batch, torch.zeros_like(batch.latents), _timesteps(batch), DUAL) as step:
+    with dual_path_step(backbone, batch, torch.zeros_like(batch.latents), _timesteps(batch), losses) as step:
         return torch.stack([term.mean() for term in step.terms.values()]).sum()
 
 
-def _enhancement(backbone: Backbone, size: int, side: int) -> Tensor:
+def enhancement_pass(backbone: Backbone, size: int, side: int) -> Tensor:
     """From the prediction to CLIP's embedding of the image; the loss itself is negligible."""
     batch = random_batch(backbone, size, side=side)
     response = torch.empty_like(batch.latents, requires_grad=True)
@@ -230,44 +270,3 @@ def _saved(backbone: Backbone, run: Callable[[], Tensor], checkpointing: bool = 
     with counted_blocks(backbone.network, weights) as blocks, saved_for_backward() as saved:
         run()
     return total_bytes(saved, weights), max(blocks, default=0)
-
-
-class _LikeCuda(TorchFunctionMode):
-    """Treats meta tensors as CUDA treats real ones: fused attention, and autocast to ``dtype`` if there is one."""
-
-    def __init__(self, dtype: torch.dtype | None, high: Collection[Any] = _HIGH) -> None:
-        super().__init__()
-        self.dtype, self.high = dtype, high
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if self.dtype is not None and func in _LOW:
-            args, kwargs = _cast((args, kwargs), self.dtype)
-        elif self.dtype is not None and func in self.high:
-            args, kwargs = _cast((args, kwargs), torch.float32)
-        return _fused_attention(*args, **kwargs) if func is F.scaled_dot_product_attention else func(*args, **kwargs)
-
-
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    """Cast every floating-point tensor in nested arguments."""
-    if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    if isinstance(value, (tuple, list)):
-        return type(value)(_cast(each, dtype) for each in value)
-    return {name: _cast(each, dtype) for name, each in value.items()} if isinstance(value, dict) else value
-
-
-def _fused_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """Flash attention. On "meta", PyTorch would choose plain attention, which saves all probabilities for backward."""
-    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    outputs: Tensor = flash(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
-    return outputs

@@ -147,11 +147,17 @@ def shape_on_meta(name: str, tokenizer_of: Backbone, dtype: torch.dtype = torch.
     Raises:
         ValueError: for another name.
     """
+    backbone = meta_shape(name, tokenizer_of, dtype)
+    backbone.trainable = Lora(backbone.network, rank, seed=0)
+    return backbone
+
+
+def meta_shape(name: str, tokenizer_of: Backbone, dtype: torch.dtype = torch.float32) -> Backbone:
+    """The same without an adapter; arguments and errors as in :func:`shape_on_meta`."""
     if name not in SHAPES:
         raise ValueError(f"shape {name!r}: expected one of {', '.join(SHAPES)}")
     with torch.device("meta"):
         backbone = SHAPES[name](tokenizer_of)
     for module in backbone.architecture.modules(backbone.pipe).values():
         torch.nn.Module.to(module, dtype)
-    backbone.trainable = Lora(backbone.network, rank, seed=0)
     return backbone

@@ -19,6 +19,7 @@ from spf_lite.data.texts import empty_text
 from spf_lite.method.dual_path import Step, applies, dual_path_step, naive_step
 from spf_lite.method.purecc import Extractor
 from spf_lite.models.backbone import Backbone
+from spf_lite.models.precision import check_precision
 
 
 class Passes:
@@ -44,9 +45,7 @@ class Passes:
                 f"batch_size={config.batch_size} cannot be shared out evenly between {accelerator.num_processes} "
                 f"processes with {config.gradient_accumulation} parts each"
             )
-        dtype = backbone.network.dtype
-        if dtype != torch.float32 and accelerator.mixed_precision == "no":
-            raise ValueError(f"weights of {dtype} want mixed_precision=fp16 or bf16, and it is 'no'")
+        check_precision(backbone.network.dtype, accelerator.mixed_precision)
 
     def share(self, whole: Draw) -> list[Draw]:
         """This process's parts of a batch."""

@@ -26,6 +26,7 @@ from spf_lite.method.purecc import Extractor
 from spf_lite.models.adapters.base import Trainable
 from spf_lite.models.adapters.learned import targets_of
 from spf_lite.models.backbone import Backbone
+from spf_lite.models.running.resting import Resting
 from spf_lite.pure_pairs.acting import with_acting
 from spf_lite.pure_pairs.pairs import with_pure_pairs
 from spf_lite.training.loss_meter import check_finite
@@ -174,40 +175,47 @@ def prepared(
     texts: ReferenceTexts,
     earlier: EarlierTargets,
     num_train_timesteps: int,
+    resting: Resting,
 ) -> Stage2:
     """Sample the reference portraits, make maps and pure pairs, freeze the extractor, bring the loss terms to one size.
 
     It depends on what is trained, on the configuration and its seed alone: done again after an interruption, it gives
     the same.
 
+    Text encoders, autoencoder and CLIP are on the card while portraits are painted and texts are encoded. Averaged maps
+    and the sizes of the terms come from passes of both paths, whose recorded layers take as much room as in a step:
+    the parts that a step does not need are away then.
+
     Raises:
         TrainingDivergedError: if anything is not finite.
     """
     backbone, config = passes.backbone, passes.config
     check_finite(trained.state(), f"before step {config.stage1_steps}")
-    references: list[Item] = []
-    if config.reference_portraits:
-        asked = earlier.added_to(backbone, texts)
-        latents = reference_latents(backbone, asked, config.reference_portraits, config.seed, custom)
-        check_finite({f"portrait {k}": one for k, one in enumerate(latents)}, "sampling reference portraits")
-        references = in_text_forms(backbone, reference_items(backbone, asked, latents, custom[0]), config)
-    with passes.accelerator.autocast():
-        if config.map_source == "averaged":
-            custom = with_averaged_maps(backbone, custom, config)
-            references = with_averaged_maps(backbone, references, config)
-        if _remakes(config):
-            whole = [item for item in custom if not item.is_shortened]
-            custom = with_pure_pairs(backbone, whole, [text for text, _ in texts], config, references, earlier)
-            custom = in_text_forms(backbone, custom, config)
-    custom, references = (_marked(passes, rows, earlier) for rows in (custom, references))
-    if config.contrast:
-        project = partial(backbone.architecture.projected_text, backbone.network)
-        rows = contrast_directions([*custom, *references], passes.empty, config.rank, project)
-        trained.start_along(config.contrast * rows)
-    extractor = None
-    if config.weight_purecc:
-        state = {name: value.detach().clone() for name, value in trained.state().items()}
-        extractor = Extractor(backbone, trained, state, custom[0].pair.target_text)
+    with resting.back():
+        references: list[Item] = []
+        if config.reference_portraits:
+            asked = earlier.added_to(backbone, texts)
+            latents = reference_latents(backbone, asked, config.reference_portraits, config.seed, custom)
+            check_finite({f"portrait {k}": one for k, one in enumerate(latents)}, "sampling reference portraits")
+            references = in_text_forms(backbone, reference_items(backbone, asked, latents, custom[0]), config)
+        with passes.accelerator.autocast():
+            if config.map_source == "averaged":
+                with resting.away():
+                    custom = with_averaged_maps(backbone, custom, config)
+                    references = with_averaged_maps(backbone, references, config)
+            if _remakes(config):
+                whole = [item for item in custom if not item.is_shortened]
+                custom = with_pure_pairs(backbone, whole, [text for text, _ in texts], config, references, earlier)
+                custom = in_text_forms(backbone, custom, config)
+        custom, references = (_marked(passes, rows, earlier) for rows in (custom, references))
+        if config.contrast:
+            project = partial(backbone.architecture.projected_text, backbone.network)
+            rows = contrast_directions([*custom, *references], passes.empty, config.rank, project)
+            trained.start_along(config.contrast * rows)
+        extractor = None
+        if config.weight_purecc:
+            state = {name: value.detach().clone() for name, value in trained.state().items()}
+            extractor = Extractor(backbone, trained, state, custom[0].pair.target_text)
     if not config.scale_terms:
         return Stage2(custom, references, {name: 1.0 for name in WEIGHTS if config.weight(name)}, extractor)
     ahead = (

@@ -237,8 +237,7 @@ class DualPathTrainer:
         with tqdm(total=self.config.steps, initial=self.step, disable=hidden, desc="fine-tune", mininterval=1) as bar:
             while self.step < self.config.steps:
                 if self.step >= self.config.stage1_steps and not self.scales:
-                    with self.resting.back() if on_step is None else nullcontext():
-                        self._begin_stage_two()
+                    self._begin_stage_two()
                 with interrupt_afterwards():
                     line, terms, control = self._one_step()
                     self.cpu_seconds = time.process_time() - began
@@ -269,8 +268,8 @@ class DualPathTrainer:
     def _begin_stage_two(self) -> None:
         """Save what stage 1 has trained before, and afterwards what took long to prepare."""
         self._save()
-        texts = (self.reference_texts, self.earlier_targets)
-        self.stage2 = prepared(self.passes, self.trained, self.custom, *texts, self.num_train_timesteps)
+        known = (self.reference_texts, self.earlier_targets, self.num_train_timesteps)
+        self.stage2 = prepared(self.passes, self.trained, self.custom, *known, self.resting)
         self._saved = -1
         self._save()
 

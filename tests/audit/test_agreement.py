@@ -1,6 +1,7 @@
 """How well an order by a measure without a judge agrees with the judge's."""
 
 import json
+from dataclasses import asdict, replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,17 @@ def test_adapters_without_the_measure_are_left_out() -> None:
     assert str(agreement([*known, *unknown], "reconstruction", "pure", "beard")) == str(
         agreement(known, "reconstruction", "pure", "beard")
     )
+
+
+def test_lines_from_before_a_measure_existed_are_read(tmp_path: Path) -> None:
+    """They say nothing about it, and the rest of the table stays as it was."""
+    old = rows([(k / 9, k / 9) for k in range(6)], "CLIP-T gain")
+    new = [replace(one, measures={**one.measures, "CLIP-T gain over words": 0.1}) for one in old[:1]]
+    kept = tmp_path / "kept.jsonl"
+    kept.write_text("".join(json.dumps(asdict(one)) + "\n" for one in [*new, *old[1:]]))
+    found = read_audited(kept)
+    assert found == [*new, *old[1:]] and table(found, "beard") == table(old, "beard")
+    assert agreement(found, "CLIP-T gain over words", "pure", "beard") is None
 
 
 def adapter(folder: Path, target: str, name: str, pure: float) -> None:

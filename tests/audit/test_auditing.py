@@ -1,5 +1,6 @@
 """The whole audit, of LoRAs as other tools write them, on small random models."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,27 @@ def test_the_whole_audit_of_a_lora_by_diffusers(toy: Backbone, diffusers_lora: P
     after = Sampler(toy, 2).after([PROMPTS[0].base_text], [1000])
     load_adapter(toy, diffusers_lora)
     assert bytes_of(after) == bytes_of(Sampler(toy, 2).after([PROMPTS[0].base_text], [1000])), "it is loaded again"
+
+
+def test_strength_0_is_what_was_painted_without_the_adapter(
+    toy: Backbone, diffusers_lora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painted: list[int] = []
+    known = Sampler.after
+
+    def counted(sampler: Sampler, texts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        painted.append(len(texts))
+        return known(sampler, texts, seeds)
+
+    monkeypatch.setattr(Sampler, "after", counted)
+    report = audit(toy, diffusers_lora, PROMPTS, target_text="sunglasses", strengths=(0, 1), steps=1).report
+    assert painted == [3] * 4, "both texts without and with the adapter, each once"
+    none, values = report.sweep[0].values, report.values
+    assert none["pixel change"] == none["pixel change by words alone"] == values["pixel change by words alone"]
+    assert none["change outside"] == values["change outside by words alone"]
+    assert none["CLIP-T after"] == pytest.approx(values["CLIP-T by words alone"])
+    assert none["CLIP-T gain over words"] == [0.0] * 3 and none["CLIP-I at complete text"] == pytest.approx([1.0] * 3)
+    assert report.estimates()["pixel change at complete text"].mean > 0
 
 
 def test_a_lora_by_kohya_and_base_texts_alone(toy: Backbone, kohya_lora: Path) -> None:

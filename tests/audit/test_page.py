@@ -26,7 +26,7 @@ def cases(count: int = 8) -> list[Case]:
         after, region = before.copy(), Image.new("L", (48, 48))
         ImageDraw.Draw(after).rectangle((10, 10, 30, 20), (0, 0, 0))
         ImageDraw.Draw(region).rectangle((8, 8, 32, 22), 255)
-        found.append(Case(before, before, after, region))
+        found.append(Case(before, before, after, before, region))
     return found
 
 
@@ -42,7 +42,7 @@ def test_a_page_holds_every_number_and_its_worst_portraits() -> None:
     page = audit_page(report(), cases())
     for name, estimate in report().estimates().items():
         assert f'<th scope="row">{name}</th>' in page and str(estimate) in page
-    assert page.count("<img ") == 4 * WORST == len(re.findall(r'src="data:image/webp;base64,[\w+/=]+"', page))
+    assert page.count("<img ") == 5 * WORST == len(re.findall(r'src="data:image/webp;base64,[\w+/=]+"', page))
     assert all(len(alt) > 20 for alt in re.findall(r'alt="([^"]*)"', page))
     assert page.index("Prompt 3, seed 2") < page.index("Prompt 7, seed 6") < page.index("Prompt 2, seed 1")
     assert page.count("<caption>") == page.count("<table>") >= 5
@@ -60,7 +60,8 @@ def test_a_page_needs_neither_pictures_nor_a_target_nor_a_sweep() -> None:
     )  # fmt: skip
     page = audit_page(few)
     assert "<img" not in page and "<svg" not in page and "too few prompts to say which words" in page
-    assert "<img" in audit_page(few, [replace(case, at_complete=None) for case in cases(3)])
+    page = audit_page(few, [replace(case, at_complete=None, by_words=None) for case in cases(3)])
+    assert page.count("<img") == 3 * 3 and ", complete text<" not in page
     with pytest.raises(ValueError, match="pictures of 2 prompts, the report has 3"):
         audit_page(few, cases(2))
 

@@ -38,6 +38,11 @@ def test_a_file_gives_the_report_back() -> None:
     assert AuditReport.from_json(report().to_json()) == report()
 
 
+def test_a_file_from_before_a_measure_existed_is_read() -> None:
+    assert "CLIP-T gain over words" in MEASURES and "CLIP-T gain over words" not in report().values
+    assert AuditReport.from_json(report().to_json()).estimates().keys() == report().estimates().keys()
+
+
 def test_the_worst_portraits_come_first() -> None:
     assert report().ranked_by() == "change outside" and report().worst(3) == [2, 6, 1]
     plain = replace(report(), values={"reconstruction": MOVED})

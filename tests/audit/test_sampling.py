@@ -20,10 +20,13 @@ def test_portraits_before_are_those_of_the_untouched_model(toy: Backbone, diffus
     load_adapter(toy, diffusers_lora)
     found = Sampler(toy, steps=2).portraits(PROMPTS, [5, 6, 7])
     assert bytes_of(found.base) == bytes_of(untouched) != bytes_of(found.at_base)
-    assert found.at_complete == []
+    assert found.at_complete == found.by_words == []
     complete = [replace(prompt, complete_text=prompt.base_text) for prompt in PROMPTS]
     again = Sampler(toy, steps=2).portraits(complete, [5, 6, 7], found.base)
     assert again.base is found.base and bytes_of(again.at_complete) == bytes_of(found.at_base)
+    assert bytes_of(again.by_words) == bytes_of(untouched), "the same text by the same model"
+    third = Sampler(toy, steps=2).portraits(complete, [5, 6, 7], found.base, again.by_words)
+    assert third.by_words is again.by_words
 
 
 def test_a_large_model_samples_few_portraits_at_a_time(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

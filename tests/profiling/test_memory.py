@@ -9,10 +9,11 @@ from torch import Tensor
 from spf_lite.models.adapters.trainable import Lora
 from spf_lite.models.backbone import Backbone
 from spf_lite.profiling import memory
+from spf_lite.profiling.like_cuda import LikeCuda
 from spf_lite.profiling.memory import VARIANTS, StepMemory, sd15_on_meta, step_memory
 
 
-@pytest.mark.parametrize(("variant", "run"), [("plain LoRA", memory._plain), ("dual path", memory._dual)])
+@pytest.mark.parametrize(("variant", "run"), [("plain LoRA", memory.plain_pass), ("dual path", memory.dual_pass)])
 def test_the_meta_device_saves_as_much_for_backward_as_real_tensors(
     variant: str, run: Callable[[Backbone, int, int], Tensor], shapes: Backbone, toy: Backbone
 ) -> None:
@@ -28,14 +29,14 @@ def test_emulated_autocast_saves_as_much_for_backward_as_the_real_one(shapes: Ba
 
     def autocast(size: int) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            return memory._plain(toy, size, 8)
+            return memory.plain_pass(toy, size, 8)
 
     real = [memory._saved(toy, partial(autocast, size))[0] for size in (1, 2)]
     # On a CPU, autocast computes the same operations in 16 bits as on CUDA, but of ours only the loss in 32.
     counted = []
     for size in (1, 2):
-        with memory._LikeCuda(torch.bfloat16, high={F.mse_loss}):
-            counted.append(memory._saved(shapes, partial(memory._plain, shapes, size, 8))[0])
+        with LikeCuda(torch.bfloat16, high={F.mse_loss}):
+            counted.append(memory._saved(shapes, partial(memory.plain_pass, shapes, size, 8))[0])
     assert counted == pytest.approx(real, rel=0.03)
 
 

@@ -27,7 +27,7 @@ def test_checkpointing_saves_inputs_and_one_block(variant: str, shapes: Backbone
     assert 0 < kept.per_portrait["largest block"] < whole.per_portrait["activations"]
     assert "largest block" not in whole.per_portrait and not shapes.network.is_gradient_checkpointing
     toy.trainable = Lora(toy.network, memory.RANK, seed=0)
-    run = memory._plain if variant == "plain LoRA" else memory._dual
+    run = memory.plain_pass if variant == "plain LoRA" else memory.dual_pass
     one, two = (memory._saved(toy, partial(run, toy, size, 8), checkpointing=True) for size in (1, 2))
     saved = kept.per_portrait["activations"] + kept.per_portrait.get("comparing the paths", 0)
     assert saved == pytest.approx(two[0] - one[0], rel=0.01), "as much as real tensors"

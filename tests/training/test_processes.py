@@ -81,18 +81,20 @@ def test_killed_at_random_moments_the_run_ends_with_the_same_weights(
 def test_two_processes_have_the_losses_of_one(
     toy_folders: dict[str, Path], custom_folder: Path, tmp_path: Path
 ) -> None:
-    changes = {"stage1_steps": 10, "stage2_steps": 10}
+    changes = {"stage1_steps": 4, "stage2_steps": 4}
     toy, said = toy_folders["v_prediction"], tmp_path / "said"
     alone = command(options(toy, custom_folder, tmp_path / "one", **changes), said)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
-    launch += ["--mixed_precision=no", "--dynamo_backend=no", "--num_cpu_threads_per_process=1", "-m", "spf_lite.cli"]
+    # Without cards, too: --multi_gpu starts processes, where --cpu starts one alone, whatever --num_processes says.
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
+    launch += ["--main_process_port=0", "--tee=3", f"--log_dir={tmp_path / 'ranks'}", "-m", "spf_lite.cli"]
     together = [*launch, *options(toy, custom_folder, tmp_path / "two", **changes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(together, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert {file.parent.name for file in (tmp_path / "ranks").rglob("stdout.log")} == {"0", "1"}, "there were two"
     ended_well(alone, said)
     one, two = (history(tmp_path / name) for name in ("one", "two"))
-    assert len(one) == len(two) == 20, "only one process writes"
+    assert len(one) == len(two) == 8, "only one process writes"
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=1e-5)
     assert [line["denoise"] for line in two] == pytest.approx([line["denoise"] for line in one], abs=1e-5)
     assert {name for name in weights_of(tmp_path / "two")} == {name for name in weights_of(tmp_path / "one")}

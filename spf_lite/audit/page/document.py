@@ -10,7 +10,7 @@ from spf_lite.audit.cases import Case
 from spf_lite.audit.page.charts import sweep_chart
 from spf_lite.audit.page.parts import ARROWS, card, case, table
 from spf_lite.audit.page.style import STYLE
-from spf_lite.audit.report import MEASURES, AuditReport, swept
+from spf_lite.audit.report import FACES, MEASURES, AuditReport, swept
 from spf_lite.evaluation.statistics import holm
 
 #: The measures of the headlines, if they were taken.
@@ -19,8 +19,9 @@ HEADLINES = (
     "change outside",
     "leakage",
     "CLIP-T gain",
+    "CLIP-T gain over words",
     "CLIP-I",
-    "identity distance",
+    *FACES,
     "unrelated prompts",
 )
 #: How many of the worst portraits, and of the words that drifted most, are shown.
@@ -66,7 +67,8 @@ def audit_page(report: AuditReport, cases: Sequence[Case] = ()) -> str:
 <main>
 <h1>{escape(title)}</h1>
 <p class="quiet">Model: {model}. {target} {len(report.base_texts)} prompts were sampled from the same seeds without and
-with the adapter. No judge knows what these portraits show: the measures say how far they move, and where.</p>
+with the adapter. No judge knows what these portraits show: the measures say how far they move, and where. A model that
+knows the target moves by the words alone. What it paints for the complete text without the adapter is shown, too.</p>
 {"".join(body)}
 </main>
 </body>

@@ -68,9 +68,13 @@ def case(report: AuditReport, index: int, shown: Case) -> str:
     text = report.base_texts[index]
     complete = report.complete_texts[index] if report.complete_texts else None
     pictures = [
-        picture(shown.base, f"Portrait without the adapter of: {text}", "without the adapter"),
-        picture(shown.at_base, f"Portrait with the adapter of the same text: {text}", "with it, base text"),
+        picture(shown.base, f"Portrait without the adapter of: {text}", "without the adapter, base text"),
     ]
+    if shown.by_words is not None:
+        pictures.append(
+            picture(shown.by_words, f"Portrait without the adapter of: {complete}", "without it, complete text")
+        )
+    pictures.append(picture(shown.at_base, f"Portrait with the adapter of: {text}", "with it, base text"))
     if shown.at_complete is not None:
         pictures.append(
             picture(shown.at_complete, f"Portrait with the adapter of: {complete}", "with it, complete text")
@@ -85,7 +89,7 @@ def case(report: AuditReport, index: int, shown: Case) -> str:
     )
     numbers = ", ".join(
         f"{name} {value:.3f}"
-        for name in ("reconstruction", "change outside", "leakage", "CLIP-T gain")
+        for name in ("reconstruction", "change outside", "leakage", "CLIP-T gain", "CLIP-T gain over words")
         if (value := report.values.get(name, [None] * (index + 1))[index]) is not None
     )
     said = f"<p>{escape(text)}" + (f" <br>complete: {escape(complete)}" if complete else "") + "</p>"

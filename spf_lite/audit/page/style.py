@@ -28,7 +28,7 @@ p { margin: .4rem 0; max-width: 44rem; }
 .card .number { font-size: 1.6rem; font-variant-numeric: tabular-nums; color: var(--accent); margin: 0; }
 .card p { margin: .1rem 0; font-size: .92rem; }
 .case { margin: 0 0 1.8rem; }
-.pictures { display: grid; grid-template-columns: repeat(4, 1fr); gap: .6rem; margin: .5rem 0; }
+.pictures { display: grid; grid-template-columns: repeat(5, 1fr); gap: .6rem; margin: .5rem 0; }
 .pictures figure { margin: 0; }
 .pictures img { width: 100%; height: auto; display: block; border-radius: .3rem; background: var(--card); }
 figcaption { font-size: .85rem; color: var(--quiet); padding-top: .2rem; }

@@ -2,6 +2,9 @@
 
 diffusers converts the names of the weights (``from_single_file``). It reads the configuration of each part from a
 folder or from the hub. Without one it guesses the repository by the shapes in the file.
+
+What the network predicts stands in the configuration alone. The shapes of Stable Diffusion 2 are the same for noise, at
+512 pixels, and for velocity, at 768. diffusers guesses velocity: name the configuration of a model that predicts noise.
 """
 
 from __future__ import annotations

@@ -38,31 +38,36 @@ class Resting:
     """Keeps parts of a model in main memory, and brings them back.
 
     Args:
-        parts: modules by name.
+        parts: modules by name; at first they are on the device.
         device: where they compute; if that is the CPU, nothing is ever moved.
     """
 
     def __init__(self, parts: Mapping[str, nn.Module], device: torch.device) -> None:
         self.parts, self.device = dict(parts), device
+        self._are_away = False
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Within it the parts are in main memory."""
-        with self._at(torch.device("cpu"), self.device):
+        """Within it the parts are in main memory, but for :meth:`back` within."""
+        with self._placed(away=True):
             yield
 
     @contextmanager
     def back(self) -> Iterator[None]:
-        """Within it, inside :meth:`away`, they are on the device again."""
-        with self._at(self.device, torch.device("cpu")):
+        """Within it the parts are on the device, but for :meth:`away` within."""
+        with self._placed(away=False):
             yield
 
     @contextmanager
-    def _at(self, place: torch.device, home: torch.device) -> Iterator[None]:
-        if self.device.type == "cpu":
+    def _placed(self, away: bool) -> Iterator[None]:
+        if self.device.type == "cpu" or self._are_away == away:
             yield
             return
+        cpu = torch.device("cpu")
+        place, home = (cpu, self.device) if away else (self.device, cpu)
         with ExitStack() as stack:
+            stack.callback(setattr, self, "_are_away", not away)
+            self._are_away = away
             for part in self.parts.values():
                 stack.callback(_move, part, home)  # also if moving another one fails
                 _move(part, place)

@@ -38,7 +38,10 @@ def shard_frozen(backbone: Backbone, device: torch.device) -> None:
             would take the place of weights of which no process has all.
     """
     if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-        raise ValueError("a network is sharded between several processes, and there is one: use `accelerate launch`")
+        raise ValueError(
+            "a network is sharded between several processes, and there is one: start two by "
+            "`accelerate launch --multi_gpu --num_processes 2 -m spf_lite.cli train`, the same options behind it"
+        )
     if backbone.original is not None:
         raise ValueError("a sharded network has no weights without earlier adapters: set original_reference=false")
     network = backbone.network

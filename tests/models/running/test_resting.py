@@ -50,7 +50,7 @@ def test_parts_leave_the_card_for_the_steps_alone(
     enhance: bool, cuda: None, toy_folders: dict[str, Path], custom_set: CustomSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[dict[str, torch.device]] = []
-    run, prepare = Passes.run, stage2.prepared
+    run = Passes.run
     config = replace(CONFIG, weight_enhancement=1.0, trusted=1.0) if enhance else CONFIG
     few = replace(custom_set, examples=custom_set.examples[:3])
 
@@ -58,20 +58,13 @@ def test_parts_leave_the_card_for_the_steps_alone(
         seen.append(devices(self.backbone))
         return run(self, part, in_stage2, extractor)
 
-    def prepared(*given: Any) -> stage2.Stage2:
-        assert set(devices(given[0].backbone).values()) == {CUDA}, "stage 2 is prepared with all parts on the card"
-        found = prepare(*given)
-        seen.clear()
-        return found
-
     monkeypatch.setattr(Passes, "run", watched)
-    monkeypatch.setattr("spf_lite.training.trainer.prepared", prepared)
     monkeypatch.setattr(stage2, "SCALE_BATCHES", 1)
     trainer = DualPathTrainer(load(str(toy_folders["epsilon"])), few, config)
     assert set(devices(trainer.backbone).values()) == {CUDA}
     history = trainer.fit(progress=False).history
     at_home = {"unet", "vae", "clip"} if enhance else {"unet"}
-    assert len(seen) == 2
+    assert len(seen) == 4, "three steps, and a batch that the loss terms are brought to one size with"
     for places in seen:
         assert places == {name: CUDA if name in at_home else CPU for name in places}
     assert set(devices(trainer.backbone).values()) == {CUDA}, "afterwards the model samples as before"
@@ -84,6 +77,35 @@ def test_parts_leave_the_card_for_the_steps_alone(
         assert torch.equal(value, other.trained.state()[name]), name
 
 
+def test_stage_2_is_prepared_with_the_parts_that_each_piece_of_work_needs(
+    cuda: None, toy_folders: dict[str, Path], custom_set: CustomSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = {"with_averaged_maps", "term_scales"}
+    seen: dict[str, set[torch.device]] = {}
+    trainer = DualPathTrainer(
+        load(str(toy_folders["epsilon"])),
+        replace(custom_set, examples=custom_set.examples[:3]),
+        replace(CONFIG, stage2_steps=1, map_source="averaged", map_draws=1, pure_pairs=2, rewrite_limit=0.0),
+    )
+
+    def watch(name: str) -> None:
+        real = getattr(stage2, name)
+
+        def watched(*arguments: Any) -> Any:
+            places = devices(trainer.backbone)
+            assert places["unet"] == CUDA
+            seen.setdefault(name, set()).update(places[part] for part in trainer.resting.parts)
+            return real(*arguments)
+
+        monkeypatch.setattr(stage2, name, watched)
+
+    for name in ("reference_latents", "reference_items", "with_pure_pairs", "Extractor", *away):
+        watch(name)
+    monkeypatch.setattr(stage2, "SCALE_BATCHES", 1)
+    trainer.fit(progress=False)
+    assert seen == {name: {CPU if name in away else CUDA} for name in seen} and len(seen) == 6
+
+
 def test_parts_are_back_after_an_error(cuda: None, toy_folders: dict[str, Path]) -> None:
     backbone = load(str(toy_folders["epsilon"]))
     resting = Resting(unneeded(backbone, enhance=False), backbone.device)
@@ -94,6 +116,20 @@ def test_parts_are_back_after_an_error(cuda: None, toy_folders: dict[str, Path])
             raise IndexError
         assert backbone.pipe.text_encoder.device == CPU and backbone.device == CUDA
         raise KeyError
+    assert set(devices(backbone).values()) == {CUDA}
+
+
+def test_away_and_back_may_stand_within_each_other(cuda: None, toy_folders: dict[str, Path]) -> None:
+    backbone = load(str(toy_folders["epsilon"]))
+    resting, encoder = Resting(unneeded(backbone, enhance=False), backbone.device), backbone.pipe.text_encoder
+    with resting.back():
+        assert encoder.device == CUDA, "they are there already"
+        with resting.away():
+            assert encoder.device == CPU
+            with resting.away(), resting.back(), resting.back():
+                assert encoder.device == CUDA
+            assert encoder.device == CPU
+        assert encoder.device == CUDA
     assert set(devices(backbone).values()) == {CUDA}
 
 
