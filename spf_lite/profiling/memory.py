@@ -88,8 +88,8 @@ def step_memory(
     """Count the memory of one training step.
 
     Text encoders and autoencoder are counted as if they were on the card. The trainer moves those that a step does not
-    need to main memory (:mod:`spf_lite.models.running.resting`), so that its steps take less than this; the preparation
-    of stage 2 has them all.
+    need to main memory (:mod:`spf_lite.models.running.resting`), so that its steps take less than this. The preparation
+    of stage 2 has them all while it paints and encodes, but not for averaged maps and for the sizes of the terms.
 
     Args:
         backbone: on the meta device, with an adapter as its trainable, as
