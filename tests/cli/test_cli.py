@@ -242,7 +242,7 @@ def test_what_is_no_command_says_where_help_is(arguments: list[str], capsys: pyt
 
 
 def test_every_command_is_documented_and_made(capsys: pytest.CaptureFixture[str]) -> None:
-    from spf_lite.cli import auditing, commands, measuring
+    from spf_lite.cli import auditing, commands, measuring, memory
 
     with pytest.raises(SystemExit):
         cli.main(["--help"])
@@ -251,5 +251,5 @@ def test_every_command_is_documented_and_made(capsys: pytest.CaptureFixture[str]
     listed = " ".join(cli.__doc__.split()).split("``spf-lite ")[1].split("``")[0].split(" | ")
     assert "{" + ",".join(listed) + "}" in shown
     functions = [name.replace("-", "_") for name in listed]
-    modules = (commands, measuring, auditing)
+    modules = (commands, measuring, auditing, memory)
     assert all(any(callable(getattr(module, name, None)) for module in modules) for name in functions)
